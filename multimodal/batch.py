@@ -1,0 +1,150 @@
+"""What travels from the data to the model: items, samples and batches.
+
+An *item* is one image, one piece, one clip. A *sample* is what belongs together: the items of one key. A *batch* holds, for each
+modality that is present, its items and the number of the sample that each belongs to. A missing modality is an absent item, never a
+tensor of zeros.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image, piece or clip, as a ``Transform`` returns it.
+
+    Args:
+        values: what the encoder sees.
+        tokenizer_values: what the tokenizer sees where that differs (another size of the same crop); None: the same.
+        ragged: whether the first axis of ``values`` varies from item to item (notes, samples of a sound).
+    """
+
+    values: Tensor
+    tokenizer_values: Tensor | None = None
+    ragged: bool = False
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What belongs together under one key.
+
+    Args:
+        key: the name in the shard.
+        items: modality name -> item; modalities that the sample lacks are absent.
+        labels: label name -> class number.
+        seed: 63-bit number from (run seed, epoch, sample): all randomness about this sample in this epoch comes from it.
+    """
+
+    key: str
+    items: Mapping[str, Item]
+    labels: Mapping[str, int] = field(default_factory=dict)
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Items:
+    """All items of one modality in a batch.
+
+    Args:
+        values: ``(items, ...)``; ragged items lie end to end, ``(sum of lengths, ...)``.
+        sample: ``(items,)`` int64, the number of the sample in the batch that each item belongs to.
+        seed: ``(items,)`` int64, one seed per item; maskings and corruptions draw from it.
+        lengths: ``(items,)`` int64 for ragged items, else None.
+        tokenizer_values: the tokenizer's view where it differs from the encoder's, laid out like ``values``.
+    """
+
+    values: Tensor
+    sample: Tensor
+    seed: Tensor
+    lengths: Tensor | None = None
+    tokenizer_values: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.sample)
+
+    def map_tensors(self, function: Callable[[Tensor], Tensor]) -> Items:
+        """Return the items with ``function`` applied to each tensor."""
+        changed = {name: function(value) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **changed)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Items by modality, with the keys and labels of the samples.
+
+    Args:
+        items: modality name -> items; a modality that no sample has is absent.
+        keys: one per sample.
+        labels: label name -> ``(samples,)`` int64, -1 where a sample has no such label.
+    """
+
+    items: Mapping[str, Items]
+    keys: tuple[str, ...]
+    labels: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def num_samples(self) -> int:
+        return len(self.keys)
+
+    def map_tensors(self, function: Callable[[Tensor], Tensor]) -> Batch:
+        """Return the batch with ``function`` applied to each tensor."""
+        return Batch(
+            items={name: items.map_tensors(function) for name, items in self.items.items()},
+            keys=self.keys,
+            labels={name: function(label) for name, label in self.labels.items()},
+        )
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+        """Return the batch on ``device``."""
+        return self.map_tensors(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Batch:
+        """Return the batch in page-locked memory (called by ``DataLoader(pin_memory=True)``)."""
+        return self.map_tensors(Tensor.pin_memory)
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Join samples into a batch; samples may have different modalities.
+
+    Raises:
+        ValueError: for no samples, or items of one modality with different shapes that are not marked ragged.
+    """
+    if not samples:
+        raise ValueError("a batch needs at least one sample.")
+    names = {name: None for sample in samples for name in sample.items}  # a dict keeps the order of appearance
+    label_names = {name: None for sample in samples for name in sample.labels}
+    return Batch(
+        items={name: _collate_items(name, samples) for name in names},
+        keys=tuple(sample.key for sample in samples),
+        labels={name: torch.tensor([sample.labels.get(name, -1) for sample in samples]) for name in label_names},
+    )
+
+
+def _collate_items(name: str, samples: Sequence[Sample]) -> Items:
+    present = [(number, sample) for number, sample in enumerate(samples) if name in sample.items]
+    items = [sample.items[name] for _, sample in present]
+    ragged = items[0].ragged
+    views = [item.tokenizer_values for item in items if item.tokenizer_values is not None]
+    if len(views) not in (0, len(items)):
+        raise ValueError(f"{len(views)} of {len(items)} items of modality {name!r} have a tokenizer view; all or none must.")
+    return Items(
+        values=_join(name, [item.values for item in items], ragged),
+        sample=torch.tensor([number for number, _ in present]),
+        seed=torch.tensor([sample.seed for _, sample in present]),
+        lengths=torch.tensor([len(item.values) for item in items]) if ragged else None,
+        tokenizer_values=_join(name, views, ragged) if views else None,
+    )
+
+
+def _join(name: str, values: list[Tensor], ragged: bool) -> Tensor:
+    if ragged:
+        return torch.cat(values)
+    shapes = {tuple(value.shape) for value in values}
+    if len(shapes) > 1:
+        raise ValueError(f"items of modality {name!r} differ in shape {sorted(shapes)}: let its transform give one size, or mark them ragged.")
+    return torch.stack(values)

@@ -1,0 +1,92 @@
+"""The command ``multimodal``. Everything heavy is imported when its command runs, so that ``--help`` answers at once."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+
+from multimodal import __version__
+
+HELP = f"""usage: multimodal COMMAND ...
+
+Masked modeling of any modality (version {__version__}).
+
+data:
+  shards write      pack a folder of files into tar shards with an index
+  shards inspect    show what shards hold
+
+training (options: multimodal fit --help; settings of a class: multimodal fit --model.help CLASS):
+  fit               train a tokenizer, or pretrain an encoder
+  validate          score a checkpoint on the validation split
+  test              score a checkpoint on the test split
+  predict           write features or ids of the test split
+
+results:
+  report            write one self-contained HTML page about a run
+
+options:
+  -h, --help        show this help; COMMAND --help shows a command's own
+  --version         show the version
+
+Set MULTIMODAL_DEBUG=1 to see the traceback of an error.
+"""
+
+
+def _lightning(arguments: list[str]) -> int:
+    from multimodal.lightning_cli import run
+
+    return run(arguments)
+
+
+def _shards(arguments: list[str]) -> int:
+    from multimodal.datamodules.commands import main
+
+    return main(arguments[1:])
+
+
+def _report(arguments: list[str]) -> int:
+    from multimodal.report.command import main
+
+    return main(arguments[1:])
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    **dict.fromkeys(("fit", "validate", "test", "predict"), _lightning),
+    "shards": _shards,
+    "report": _report,
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit code: 0, 1 for an error in the work, 2 for an error in the command."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(HELP, end="")
+        return 0
+    if arguments[0] == "--version":
+        print(f"multimodal {__version__}")
+        return 0
+    if arguments[0] not in COMMANDS:
+        print(f"error: unknown command {arguments[0]!r}: one of {', '.join(COMMANDS)}.", file=sys.stderr)
+        return 2
+    try:
+        return COMMANDS[arguments[0]](arguments)
+    except KeyboardInterrupt:
+        print("interrupted.", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, RuntimeError) as error:
+        if os.environ.get("MULTIMODAL_DEBUG"):
+            traceback.print_exc()
+        print(f"error: {describe(error)}", file=sys.stderr)
+        return 1
+
+
+def describe(error: BaseException) -> str:
+    """Return the error's message; of one that a data worker sent as a traceback, its last line."""
+    message = str(error).strip() or type(error).__name__
+    if "in DataLoader worker process" not in message:
+        return message
+    last = message.splitlines()[-1]
+    return last.split(": ", 1)[-1] if ": " in last else last

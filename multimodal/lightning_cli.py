@@ -1,0 +1,110 @@
+"""``fit``, ``validate``, ``test`` and ``predict``: Lightning's command line with our defaults."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import lightning as L
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichModelSummary, RichProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+MAX_EPOCHS = 50
+NOISE = ("litlogger", "litmodels", "Tip:")
+
+
+class SaveRunConfig(SaveConfigCallback):
+    """Write the whole config to ``RUN/config.yaml`` before the first step."""
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Write it, when fitting."""
+        if stage != "fit" or not trainer.is_global_zero:
+            return
+        folder = Path(trainer.default_root_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.parser.save(self.config, folder / "config.yaml", skip_none=False, overwrite=True, multifile=False)
+
+
+class Command(LightningCLI):
+    """LightningCLI for models and data named by ``class_path``.
+
+    ``--run DIR`` is the folder of the run: config, checkpoints, logs, pictures. The data module gets the transforms of the model's
+    modalities, so that both always agree, and the seed.
+    """
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add ``--run`` and the links."""
+        parser.add_argument("--run", type=str, default="runs/latest", help="Folder of the run: config, checkpoints, logs, pictures.")
+        parser.link_arguments("run", "trainer.default_root_dir")
+        parser.link_arguments("model.transforms", "data.init_args.transforms", apply_on="instantiate")
+        parser.link_arguments("seed_everything", "data.init_args.seed")
+
+    def before_instantiate_classes(self) -> None:
+        """Refuse to mix two runs in one folder.
+
+        Raises:
+            ValueError: the folder holds a run, and this one does not continue it.
+        """
+        config = self.config[self.subcommand]
+        held = Path(config.run) / "checkpoints"
+        if self.subcommand == "fit" and not config.ckpt_path and held.is_dir() and any(held.iterdir()):
+            raise ValueError(f"{config.run} already holds a run: choose another folder with --run, or continue it with --ckpt_path last.")
+
+    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+        """Add the callbacks and loggers that the config does not name itself."""
+        config = self.config[self.subcommand]
+        given = [] if config.trainer.callbacks is None else config.trainer.callbacks
+        named = {callback.class_path.rsplit(".", 1)[-1] for callback in given}
+        ours = [callback for callback in _default_callbacks(config.run) if type(callback).__name__ not in named]
+        if not config.trainer.enable_progress_bar:
+            ours = [callback for callback in ours if not isinstance(callback, RichProgressBar)]
+        self.trainer_defaults["callbacks"] = ours
+        if config.trainer.logger is None and self.subcommand == "fit":
+            kwargs["logger"] = [TensorBoardLogger(config.run, name="logs", version=""), CSVLogger(config.run, name="metrics")]
+        if self.subcommand != "fit":
+            kwargs["logger"] = False
+        return super().instantiate_trainer(**kwargs)
+
+
+def _default_callbacks(run: str) -> list[L.Callback]:
+    return [
+        RichProgressBar(leave=False),
+        RichModelSummary(max_depth=2),
+        LearningRateMonitor("step"),
+        ModelCheckpoint(Path(run) / "checkpoints", filename="epoch-{epoch:04d}", save_last=True, auto_insert_metric_name=False),
+    ]
+
+
+def _silence() -> None:
+    """Drop third-party adverts, and deprecations that a user can do nothing about."""
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero", "lightning.pytorch"):
+        logging.getLogger(name).addFilter(lambda record: not any(word in record.getMessage() for word in NOISE))
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*`IterableDataset` has `__len__` defined.*")
+    warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
+    warnings.filterwarnings("ignore", category=FutureWarning, module="jsonargparse.*")
+
+
+def run(arguments: list[str]) -> int:
+    """Run ``fit``, ``validate``, ``test`` or ``predict``."""
+    _silence()
+    defaults = {"max_epochs": MAX_EPOCHS, "log_every_n_steps": 20}
+    Command(
+        L.LightningModule,
+        L.LightningDataModule,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        auto_configure_optimizers=False,
+        seed_everything_default=0,
+        trainer_defaults=defaults,
+        save_config_callback=SaveRunConfig,
+        args=arguments,
+    )
+    return 0

@@ -1,0 +1,7 @@
+"""Where to predict, and what is shown there."""
+
+from multimodal.masking.blockwise import BlockwiseMasking
+from multimodal.masking.corruption import MaskReplaceKeep
+from multimodal.masking.random import RandomMasking
+
+__all__ = ["BlockwiseMasking", "MaskReplaceKeep", "RandomMasking"]

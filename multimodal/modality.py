@@ -1,0 +1,117 @@
+"""What a modality is: one object that names its parts.
+
+Letters in shapes: n tokens of all items, items, k fields, d width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from multimodal.batch import Items
+from multimodal.masking import MaskReplaceKeep
+from multimodal.nn.prediction import PredictionHead
+from multimodal.protocols import Corruption, Embed, Masking, Renderer, Tokenizer, Tokens, Transform
+
+
+@dataclass(frozen=True)
+class MaskedView:
+    """The items of one modality, cut into tokens and partly hidden.
+
+    Args:
+        tokens: the tokens as the encoder is shown them.
+        ids: ``(n,)`` or ``(n, k)`` int64, the true ids.
+        masked: ``(n,)`` bool, True where the ids are to be predicted.
+        shown_as_mask: ``(n,)`` bool, True where the encoder sees the mask.
+        sample: ``(n,)`` int64, the sample of each token.
+    """
+
+    tokens: Tokens
+    ids: Tensor
+    masked: Tensor
+    shown_as_mask: Tensor
+    sample: Tensor
+
+
+class Modality(nn.Module):
+    """How one kind of data is read, enters the encoder, is hidden and is predicted.
+
+    Args:
+        dim: width of the encoder (filled in by the model).
+        transform: bytes of a file -> values.
+        embed: builds the embedding from the encoder's width.
+        masking: which tokens to hide.
+        corruption: what is shown at hidden tokens; None: always the mask.
+        tokenizer: gives the target ids, and is kept frozen; None where the transform's own tokenizer makes the values ids already.
+        head: builds the prediction head from the width and the tokenizer's vocabulary sizes.
+        weight: weight of one predicted token of this modality in the loss.
+        renderer: draws pictures for logs and reports; None: no pictures.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        transform: Transform,
+        embed: Callable[[int], Embed],
+        masking: Masking,
+        corruption: Corruption | None = None,
+        tokenizer: Tokenizer | None = None,
+        head: Callable[[int, Sequence[int]], PredictionHead] = PredictionHead,
+        weight: float = 1.0,
+        renderer: Renderer | None = None,
+    ) -> None:
+        super().__init__()
+        if weight <= 0:
+            raise ValueError(f"weight must be positive, got {weight}; leave a modality out to not train on it.")
+        self.transform, self.masking, self.weight, self.renderer = transform, masking, weight, renderer
+        self.corruption = corruption or MaskReplaceKeep(mask=1.0, replace=0.0)
+        self.values_are_ids = tokenizer is None
+        self.tokenizer = (tokenizer or _tokenizer_of(transform)).requires_grad_(False).eval()
+        self.embed = embed(dim)
+        sizes = getattr(self.embed, "vocab_sizes", self.tokenizer.vocab_sizes)
+        if self.values_are_ids and tuple(sizes) != self.tokenizer.vocab_sizes:
+            raise ValueError(f"the embedding has vocab_sizes {tuple(sizes)}, its tokenizer {self.tokenizer.vocab_sizes}: set the former to the latter.")
+        self.head = head(dim, self.tokenizer.vocab_sizes)
+
+    def train(self, mode: bool = True) -> Modality:
+        """Set the mode of all parts but the tokenizer, which stays frozen."""
+        super().train(mode)
+        self.tokenizer.eval()
+        return self
+
+    @torch.no_grad()
+    def ids(self, items: Items) -> Tensor:
+        """Return the true ids of all tokens, ``(n,)`` or ``(n, k)``."""
+        values = items.values if items.tokenizer_values is None else items.tokenizer_values
+        return values if self.values_are_ids else self.tokenizer.encode(values)
+
+    def masked_view(self, items: Items) -> MaskedView:
+        """Cut items into tokens and hide some, as a function of the items' seeds.
+
+        Raises:
+            ValueError: the tokenizer and the embedding do not give the same number of tokens.
+        """
+        tokens, ids = self.embed.tokens(items.values, items.lengths), self.ids(items)
+        if len(ids) != len(tokens.inputs):
+            raise ValueError(
+                f"{type(self.tokenizer).__name__} gives {len(ids)} ids where {type(self.embed).__name__} gives {len(tokens.inputs)} tokens "
+                f"for {len(items)} items: match the tokenizer's view and stride with the patch size."
+            )
+        masked = self.masking(tokens, items.seed)
+        shown, shown_as_mask = self.corruption(self.embed, tokens, masked, items.seed)
+        return MaskedView(shown, ids, masked, shown_as_mask, items.sample[tokens.item])
+
+    def plain_tokens(self, items: Items) -> tuple[Tensor, Tensor]:
+        """Return the embedded tokens ``(n, d)`` with nothing hidden, and the sample of each, ``(n,)``."""
+        tokens = self.embed.tokens(items.values, items.lengths)
+        return self.embed(tokens), items.sample[tokens.item]
+
+
+def _tokenizer_of(transform: Transform) -> Tokenizer:
+    tokenizer = getattr(transform, "tokenizer", None)
+    if not isinstance(tokenizer, Tokenizer):
+        raise ValueError(f"{type(transform).__name__} has no tokenizer of its own: give the modality a tokenizer.")
+    return tokenizer

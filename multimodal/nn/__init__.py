@@ -1,0 +1,25 @@
+"""The encoder and its parts."""
+
+from multimodal.nn.attention import Attention
+from multimodal.nn.block import Block, DropPath, LayerScale, Mlp
+from multimodal.nn.encoder import Encoded, Encoder, initialize_linear, pool_mean
+from multimodal.nn.packing import Packing
+from multimodal.nn.positions import LearnedPosition, SinCosPosition
+from multimodal.nn.prediction import Prediction, PredictionHead
+
+__all__ = [
+    "Attention",
+    "Block",
+    "DropPath",
+    "Encoded",
+    "Encoder",
+    "LayerScale",
+    "LearnedPosition",
+    "Mlp",
+    "Packing",
+    "Prediction",
+    "PredictionHead",
+    "SinCosPosition",
+    "initialize_linear",
+    "pool_mean",
+]

@@ -1,0 +1,56 @@
+"""Positions that are added to embedded tokens.
+
+Letters in shapes: n tokens, a axes, d width.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor, nn
+
+
+class SinCosPosition(nn.Module):
+    """Fixed sines and cosines of the coordinates, an equal share of the width for each axis (https://arxiv.org/abs/1706.03762; 2-D: MAE).
+
+    Args:
+        dim: width; a multiple of ``2 * axes``.
+        axes: number of coordinates of a token: 1 for sequences, 2 for images.
+        max_period: longest wavelength is ``2 pi max_period``.
+    """
+
+    def __init__(self, dim: int, axes: int = 1, max_period: float = 10_000.0) -> None:
+        super().__init__()
+        if dim % (2 * axes):
+            raise ValueError(f"dim must be a multiple of 2 * axes, got dim {dim} and axes {axes}.")
+        count = dim // (2 * axes)
+        frequencies = torch.exp(-math.log(max_period) * torch.arange(count) / count)
+        self.register_buffer("frequencies", frequencies, persistent=False)
+
+    def forward(self, coordinates: Shaped[Tensor, "n a"]) -> Float[Tensor, "n d"]:
+        """Return the position vectors."""
+        angles = coordinates[..., None] * self.frequencies  # n a f
+        return torch.cat([angles.sin(), angles.cos()], dim=-1).flatten(1)
+
+
+class LearnedPosition(nn.Module):
+    """One learned vector for each place of a grid (ViT, BERT).
+
+    Args:
+        dim: width.
+        size: extent of the grid along each axis.
+    """
+
+    def __init__(self, dim: int, size: Sequence[int]) -> None:
+        super().__init__()
+        self.size = tuple(size)
+        self.table = nn.Parameter(torch.zeros(math.prod(self.size), dim))
+        nn.init.trunc_normal_(self.table, std=0.02)
+
+    def forward(self, coordinates: Shaped[Tensor, "n a"]) -> Float[Tensor, "n d"]:
+        """Return the position vectors; coordinates are integers inside ``size``."""
+        index = torch.zeros_like(coordinates[:, 0])
+        for axis, extent in enumerate(self.size):
+            index = index * extent + coordinates[:, axis]
+        return self.table[index]

@@ -1,0 +1,152 @@
+"""The interfaces between rooms: what a modality brings, and what the shared code calls.
+
+Letters in shapes: n tokens of all items end to end, items, k fields of a compound token, d width.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from multimodal.batch import Item
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The tokens of all items of one modality in a batch, end to end.
+
+    Args:
+        inputs: ``(n, ...)`` what the embedding reads for each token: the pixels of a patch, the ids of a note.
+        lengths: ``(items,)`` int64, tokens of each item.
+        coordinates: ``(n, axes)`` where each token lies: row and column of a patch, index of a note.
+        grid: (rows, columns, ...) where every item is a full grid in row-major order; None where items are sequences.
+    """
+
+    inputs: Tensor
+    lengths: Tensor
+    coordinates: Tensor
+    grid: tuple[int, ...] | None = None
+
+    @property
+    def item(self) -> Tensor:
+        """``(n,)`` int64, the item that each token belongs to."""
+        return torch.repeat_interleave(self.lengths, output_size=len(self.inputs))
+
+    @property
+    def position(self) -> Tensor:
+        """``(n,)`` int64, the index of each token within its item."""
+        starts = self.lengths.cumsum(0) - self.lengths
+        return torch.arange(len(self.inputs), device=self.lengths.device) - starts[self.item]
+
+    def with_inputs(self, inputs: Tensor) -> Tokens:
+        """Return the same tokens with other inputs."""
+        return replace(self, inputs=inputs)
+
+
+class Transform(ABC):
+    """Bytes of a file -> the values of an item. Runs in the data workers, on one sample at a time."""
+
+    extensions: ClassVar[tuple[str, ...]]
+    """Names of the shard fields (file extensions, lower case, no dot) that hold this modality."""
+
+    @abstractmethod
+    def decode(self, data: bytes) -> Any:
+        """Return the decoded file.
+
+        Raises:
+            ValueError: the file is damaged, empty, over a limit, or not of this modality; the message says which.
+        """
+
+    @abstractmethod
+    def __call__(self, decoded: Any, generator: torch.Generator, train: bool) -> Item:
+        """Return the item; crops and augmentation draw from ``generator`` and happen only when ``train``."""
+
+
+class Tokenizer(nn.Module, ABC):
+    """Values <-> ids of a finite vocabulary. A token has one id, or one id for each of several fields."""
+
+    @property
+    @abstractmethod
+    def vocab_sizes(self) -> tuple[int, ...]:
+        """The number of ids of each field; one entry where a token has one id."""
+
+    @property
+    def field_names(self) -> tuple[str, ...]:
+        """A name for each field, in order."""
+        return ("token",) if len(self.vocab_sizes) == 1 else tuple(f"field{i}" for i in range(len(self.vocab_sizes)))
+
+    @abstractmethod
+    def encode(self, values: Tensor) -> Tensor:
+        """Return the ids of all items end to end, ``(n,)`` int64 for one field or ``(n, k)`` for k fields."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Return a hash (hex) that is equal for two tokenizers exactly if they give equal ids."""
+
+
+class Embed(nn.Module, ABC):
+    """How a modality enters the encoder.
+
+    ``tokens`` cuts the values into tokens; ``forward`` turns tokens into vectors and puts the mask where one is to be shown.
+    Between the two the corruption may replace inputs.
+    """
+
+    @abstractmethod
+    def tokens(self, values: Tensor, lengths: Tensor | None) -> Tokens:
+        """Return the tokens of items laid out like ``Items.values`` and ``Items.lengths``."""
+
+    @abstractmethod
+    def forward(self, tokens: Tokens, shown_as_mask: Tensor | None = None) -> Tensor:
+        """Return ``(n, d)``; tokens where ``shown_as_mask`` (``(n,)`` bool) is True appear as the mask, with their position."""
+
+    def random_inputs(self, tokens: Tokens, noise: Tensor) -> Tensor:
+        """Return random inputs like ``tokens.inputs`` for the random share of a corruption.
+
+        By default those of another token of the same item. ``noise``: ``(n,)``, uniform in [0, 1).
+        """
+        item = tokens.item
+        starts = (tokens.lengths.cumsum(0) - tokens.lengths)[item]
+        return tokens.inputs[starts + (noise * tokens.lengths[item]).long()]
+
+
+class Masking(ABC):
+    """Which tokens to hide and predict."""
+
+    @abstractmethod
+    def __call__(self, tokens: Tokens, seed: Tensor) -> Tensor:
+        """Return ``(n,)`` bool, True where a token is hidden.
+
+        ``seed``: ``(items,)`` int64. The result for an item depends on its own seed and tokens only, never on what else is in the batch.
+        """
+
+
+class Corruption(ABC):
+    """What the encoder sees at the hidden positions."""
+
+    @abstractmethod
+    def __call__(self, embed: Embed, tokens: Tokens, masked: Tensor, seed: Tensor) -> tuple[Tokens, Tensor]:
+        """Return the tokens with replaced inputs, and ``(n,)`` bool, True where the mask is shown."""
+
+
+class Renderer(ABC):
+    """Pictures of one item and of its tokens, for logs and reports."""
+
+    columns: ClassVar[tuple[str, ...]]
+    """Names of the pictures, from left to right: the item first; last, where ids can be decoded, what the true ids keep of it."""
+
+    @abstractmethod
+    def render(self, tokenizer: Tokenizer, values: Tensor, ids: Tensor, predicted: Tensor, masked: Tensor) -> Mapping[str, Tensor]:
+        """Return column name -> ``(3, height, width)`` uint8. All tensors lie where the tokenizer's weights do.
+
+        Args:
+            tokenizer: decodes ids where it can.
+            values: the encoder's view of the item, as in ``Items.values``.
+            ids: ``(n,)`` or ``(n, k)``, the true ids.
+            predicted: like ``ids``: the true ids with the predictions at the masked positions.
+            masked: ``(n,)`` bool.
+        """

@@ -1,0 +1,186 @@
+"""Pretraining: predict what was hidden, in every modality at once.
+
+Letters in shapes: n tokens, d width, s samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from multimodal.batch import Batch
+from multimodal.modality import Modality
+from multimodal.nn import Encoder, pool_mean
+from multimodal.objectives import EncodedView, MaskedTokens, Objective, Term
+from multimodal.protocols import Transform
+from multimodal.training.optimization import WarmupCosine, parameter_groups
+from multimodal.training.scores import MaskedScores
+
+
+def default_optimizer(parameters: Any) -> Optimizer:
+    """AdamW with BEiT's weight decay."""
+    return AdamW(parameters, lr=1e-3, weight_decay=0.05)
+
+
+class MaskedPretraining(L.LightningModule):
+    """One encoder for all modalities, trained to predict hidden tokens.
+
+    The loss of an optimizer step is the weighted mean over *all* its predictions, over modalities, ranks and accumulated batches alike:
+    the loss of a batch is a sum, and the gradients are divided by the number of predictions once the step is complete. So splitting a
+    batch over ranks or accumulating it changes nothing, however unequal the parts are.
+
+    Args:
+        encoder: the shared encoder.
+        modalities: name -> builds the modality from the encoder's width. Names are free; configs use those of the folders.
+        objectives: summands of the loss; None: masked tokens alone.
+        optimizer: builds the optimizer from parameter groups; one-dimensional parameters are not decayed.
+        schedule: builds the learning-rate schedule from the optimizer and the number of steps.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        modalities: dict[str, Callable[[int], Modality]],
+        objectives: list[Objective] | None = None,
+        optimizer: OptimizerCallable = default_optimizer,
+        schedule: Callable[[Optimizer, int], LRScheduler] = WarmupCosine,
+    ) -> None:
+        super().__init__()
+        if not modalities:
+            raise ValueError("modalities is empty: name at least one.")
+        self.encoder = encoder
+        self.modalities = nn.ModuleDict({name: build(encoder.dim) for name, build in modalities.items()})
+        self.objectives: Sequence[Objective] = objectives or [MaskedTokens()]
+        self.make_optimizer, self.make_schedule = optimizer, schedule
+        self.scores = nn.ModuleDict({f"{stage}_scores": MaskedScores(self._fields()) for stage in ("train", "val", "test")})
+        self._predictions: list[Tensor] = []  # weighted number of predictions since the last optimizer step
+
+    @property
+    def transforms(self) -> dict[str, Transform]:
+        """Modality name -> transform, for the data module."""
+        return {name: modality.transform for name, modality in self.modalities.items()}
+
+    def _fields(self) -> dict[str, tuple[str, ...]]:
+        return {name: modality.tokenizer.field_names for name, modality in self.modalities.items()}
+
+    def forward(self, batch: Batch) -> dict[str, EncodedView]:
+        """Hide tokens and encode: modality name -> what was hidden and what the encoder made of it."""
+        present = {name: (self.modalities[name], items) for name, items in batch.items.items()}
+        views = {name: modality.masked_view(items) for name, (modality, items) in present.items()}
+        vectors = [self.modalities[name].embed(view.tokens, view.shown_as_mask) for name, view in views.items()]
+        sequence = torch.cat([view.sample for view in views.values()])
+        hidden = self.encoder(torch.cat(vectors), sequence).tokens.split([len(x) for x in vectors])
+        return {name: EncodedView(self.modalities[name], view, x) for (name, view), x in zip(views.items(), hidden, strict=True)}
+
+    @torch.no_grad()
+    def features(self, batch: Batch, name: str, layer: int | None = None) -> Tensor:
+        """Return ``(s, d)``, the mean token of one modality in each sample, with nothing hidden.
+
+        Args:
+            batch: samples without the modality give zeros.
+            name: of the modality.
+            layer: index of the layer to read, before the final norm; None: the encoder's output.
+        """
+        tokens, sequence = self.modalities[name].plain_tokens(batch.items[name])
+        encoded, layers = self.encoder.forward_intermediates(tokens, sequence, () if layer is None else (layer,))
+        return pool_mean(layers[0] if layers else encoded.tokens, sequence, batch.num_samples)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the *sum* of the weighted losses; ``on_before_optimizer_step`` divides the gradients."""
+        terms = self._terms(batch, "train")
+        total, count = weighted_sums(terms.values())
+        self._predictions.append(count)
+        self.log("train/loss", (total / count.clamp(min=1e-9)).detach(), prog_bar=True, batch_size=batch.num_samples)
+        return total + self._absent_parameters(batch)
+
+    def _terms(self, batch: Batch, stage: str) -> dict[tuple[str, int], Term]:
+        encoded = self(batch)
+        terms = {(name, i): goal(view) for name, view in encoded.items() for i, goal in enumerate(self.objectives)}
+        for (name, _), term in terms.items():
+            self.scores[f"{stage}_scores"].update(name, term)
+        return terms
+
+    def _absent_parameters(self, batch: Batch) -> Tensor:
+        """Return a zero that depends on the parameters no item has touched: every rank must have a gradient for each."""
+        absent = [modality for name, modality in self.modalities.items() if name not in batch.items]
+        touched = [p.sum() for modality in absent for p in modality.parameters() if p.requires_grad]
+        return 0.0 * torch.stack(touched).sum() if touched else torch.zeros((), device=self.device)
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Turn the gradients of summed losses into those of the mean over all predictions of the step."""
+        count = self.trainer.strategy.reduce(torch.stack(self._predictions).sum(), reduce_op="sum")
+        self._predictions.clear()
+        scale = self.trainer.world_size * self.trainer.accumulate_grad_batches / count.clamp(min=1e-9)  # both divided already
+        gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
+        torch._foreach_mul_(gradients, scale)
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Log the scores since the last log."""
+        if self.trainer.fit_loop.epoch_loop._logger_connector.should_update_logs:
+            self._log_scores("train")
+
+    def on_train_epoch_end(self) -> None:
+        """Start the next epoch with fresh scores."""
+        self.scores["train_scores"].reset()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Score a batch; the masks are the same in every epoch."""
+        self._terms(batch, "val")
+
+    def on_validation_epoch_end(self) -> None:
+        """Log loss and accuracy over the whole split."""
+        self._log_scores("val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Score a batch of the test split."""
+        self._terms(batch, "test")
+
+    def on_test_epoch_end(self) -> None:
+        """Log loss and accuracy over the whole split."""
+        self._log_scores("test")
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Mapping[str, Any]:
+        """Return the keys and, for each modality, the features ``(s, d)`` of its samples."""
+        return {"keys": batch.keys, **{name: self.features(batch, name) for name in batch.items}}
+
+    @torch.no_grad()
+    def pictures(self, batch: Batch, count: int) -> dict[str, list[Mapping[str, Tensor]]]:
+        """Return modality name -> pictures of the first ``count`` items: as they are, as shown, and as predicted."""
+        drawn = {}
+        for name, encoded in self(batch).items():
+            renderer, view, items = encoded.modality.renderer, encoded.view, batch.items[name]
+            if renderer is None:
+                continue
+            guesses = view.ids.clone()
+            guesses[view.masked] = encoded.modality.head.predict(encoded.hidden[view.masked], view.ids[view.masked]).ids
+            lengths = view.tokens.lengths.tolist()
+            values = items.values if items.lengths is None else items.values.split(items.lengths.tolist())
+            parts = zip(values, view.ids.split(lengths), guesses.split(lengths), view.masked.split(lengths), strict=True)
+            drawn[name] = [renderer.render(encoded.modality.tokenizer, *part) for part in islice(parts, count)]
+        return drawn
+
+    def _log_scores(self, stage: str) -> None:
+        scores = self.scores[f"{stage}_scores"]
+        for name, value in scores.compute().items():
+            self.log(f"{stage}/{name}", value, batch_size=1)
+        scores.reset()
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """Build optimizer and schedule; the schedule moves once per step."""
+        optimizer = self.make_optimizer(parameter_groups(self))
+        steps = int(self.trainer.estimated_stepping_batches)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.make_schedule(optimizer, steps), "interval": "step"}}
+
+
+def weighted_sums(terms: Iterable[Term]) -> tuple[Tensor, Tensor]:
+    """Return the weighted sum of the losses of all terms, and the weighted number of their predictions."""
+    terms = list(terms)
+    return sum(term.weight * term.loss for term in terms), sum(term.weight * term.count for term in terms)

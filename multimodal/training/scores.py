@@ -1,0 +1,75 @@
+"""Scores that are exact over batches and ranks: sums and counts are kept, not averages."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from multimodal.objectives import Term
+
+
+class MaskedScores(Metric):
+    """Loss, accuracy and number of predictions, by modality; accuracy also by field where a token has several.
+
+    Args:
+        fields: modality name -> names of the fields of its tokens.
+    """
+
+    full_state_update = False
+
+    def __init__(self, fields: Mapping[str, Sequence[str]]) -> None:
+        super().__init__()
+        self.fields = dict(fields)
+        for name, names in self.fields.items():
+            self.add_state(f"loss_{name}", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+            self.add_state(f"count_{name}", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+            self.add_state(f"correct_{name}", torch.zeros(len(names), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, name: str, term: Term) -> None:
+        """Add the predictions of one modality in one batch."""
+        setattr(self, f"loss_{name}", getattr(self, f"loss_{name}") + term.loss.detach())
+        setattr(self, f"count_{name}", getattr(self, f"count_{name}") + term.count)
+        setattr(self, f"correct_{name}", getattr(self, f"correct_{name}") + term.correct)
+
+    def compute(self) -> dict[str, Tensor]:
+        """Return score name -> value; modalities without predictions are left out."""
+        scores = {}
+        for name, names in self.fields.items():
+            count = getattr(self, f"count_{name}")
+            if count == 0:
+                continue
+            accuracy = (getattr(self, f"correct_{name}") / count).float()
+            scores[f"loss/{name}"] = (getattr(self, f"loss_{name}") / count).float()
+            scores[f"accuracy/{name}"] = accuracy.mean()
+            scores[f"tokens/{name}"] = count.float()
+            if len(names) > 1:
+                scores |= {f"accuracy/{name}_{field}": value for field, value in zip(names, accuracy, strict=True)}
+        return scores
+
+
+class CodebookUse(Metric):
+    """How a tokenizer uses its ids: share of ids used, perplexity, ids never used.
+
+    Args:
+        vocab_size: number of ids.
+    """
+
+    full_state_update = False
+
+    def __init__(self, vocab_size: int) -> None:
+        super().__init__()
+        self.add_state("counts", torch.zeros(vocab_size, dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, ids: Tensor) -> None:
+        """Count ids."""
+        self.counts = self.counts + torch.bincount(ids.flatten(), minlength=len(self.counts))
+
+    def compute(self) -> dict[str, Tensor]:
+        """Return usage (share of ids seen), perplexity (the number of ids, if all were used equally) and dead codes."""
+        share = self.counts / self.counts.sum().clamp(min=1)
+        return {
+            "usage": (self.counts > 0).float().mean(),
+            "perplexity": torch.exp(-(share * share.clamp(min=1e-12).log()).sum()),
+            "dead_codes": (self.counts == 0).sum().float(),
+        }

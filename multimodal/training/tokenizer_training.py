@@ -1,0 +1,138 @@
+"""Training of tokenizers, with an eye on the codebook."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from multimodal.batch import Batch, Items
+from multimodal.protocols import Renderer, Transform
+from multimodal.tokenizers.pretrained import PretrainedTokenizer
+from multimodal.training.optimization import WarmupCosine, parameter_groups
+from multimodal.training.scores import CodebookUse
+
+FOLDER = "tokenizer"
+
+
+def default_optimizer(parameters: Any) -> Optimizer:
+    """AdamW without decay: codes are not to shrink."""
+    return AdamW(parameters, lr=1e-3, weight_decay=0.0)
+
+
+class TokenizerTraining(L.LightningModule):
+    """Train a tokenizer on one modality; the run's folder gets it as ``tokenizer/`` at the end.
+
+    Logs the loss and its parts and, over the validation split, the share of ids used, their perplexity and the number never used.
+
+    Args:
+        tokenizer: to train.
+        transform: bytes of a file -> values.
+        name: of the modality, for logs and pictures.
+        optimizer: builds the optimizer from parameter groups; one-dimensional parameters are not decayed.
+        schedule: builds the learning-rate schedule from the optimizer and the number of steps.
+        renderer: draws reconstructions; None: no pictures.
+        min_usage: warn of a collapse when a smaller share of the ids is used over the validation split.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PretrainedTokenizer,
+        transform: Transform,
+        name: str = "item",
+        optimizer: OptimizerCallable = default_optimizer,
+        schedule: Callable[[Optimizer, int], LRScheduler] = WarmupCosine,
+        renderer: Renderer | None = None,
+        min_usage: float = 0.05,
+    ) -> None:
+        super().__init__()
+        self.tokenizer, self.transform, self.name, self.renderer, self.min_usage = tokenizer, transform, name, renderer, min_usage
+        self.make_optimizer, self.make_schedule = optimizer, schedule
+        self.use = CodebookUse(tokenizer.vocab_sizes[0])
+
+    @property
+    def transforms(self) -> dict[str, Transform]:
+        """Modality name -> transform, for the data module."""
+        return {self.name: self.transform}
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the loss of a batch."""
+        done = self.global_step / max(int(self.trainer.estimated_stepping_batches), 1)
+        step = self.tokenizer.training_loss(_values(batch.items[self.name]), min(done, 1.0))
+        self.log("train/loss", step.loss, prog_bar=True, batch_size=batch.num_samples)
+        self.log_dict({f"train/{part}": value for part, value in step.parts.items()}, batch_size=batch.num_samples)
+        return step.loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Score a batch without noise."""
+        self._score(batch, "val")
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the use of the codebook over the split; warn of a collapse."""
+        usage = self._log_codebook("val")
+        if usage < self.min_usage and not self.trainer.sanity_checking:
+            warnings.warn(
+                f"the codebook is collapsing: {usage:.1%} of its ids are used over the validation split (min_usage {self.min_usage:.0%}). "
+                "Fewer ids, a lower learning rate or a larger weight on even use may help.",
+                stacklevel=2,
+            )
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Score a batch of the test split."""
+        self._score(batch, "test")
+
+    def on_test_epoch_end(self) -> None:
+        """Log the use of the codebook over the split."""
+        self._log_codebook("test")
+
+    def _score(self, batch: Batch, stage: str) -> None:
+        step = self.tokenizer.training_loss(_values(batch.items[self.name]), 1.0)
+        self.use.update(step.ids)
+        losses = {"loss": step.loss, **step.parts}
+        self.log_dict({f"{stage}/{part}": value for part, value in losses.items()}, batch_size=batch.num_samples, sync_dist=True)
+
+    def _log_codebook(self, stage: str) -> float:
+        use = self.use.compute()
+        self.use.reset()
+        self.log_dict({f"{stage}/codebook/{name}": value for name, value in use.items()}, batch_size=1)
+        return float(use["usage"])
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Mapping[str, Any]:
+        """Return the keys and the ids of a batch."""
+        return {"keys": batch.keys, "ids": self.tokenizer.encode(_values(batch.items[self.name]))}
+
+    def on_train_end(self) -> None:
+        """Write the tokenizer into the run's folder."""
+        if self.trainer.is_global_zero:
+            self.tokenizer.save_pretrained(Path(self.trainer.default_root_dir) / FOLDER)
+
+    @torch.no_grad()
+    def pictures(self, batch: Batch, count: int) -> dict[str, list[Mapping[str, Tensor]]]:
+        """Return modality name -> pictures of the first ``count`` items and of their reconstructions."""
+        if self.renderer is None or self.name not in batch.items:
+            return {}
+        items = batch.items[self.name]
+        values = _values(items)[:count]
+        ids = self.tokenizer.encode(values).view(len(values), -1)
+        nothing = torch.zeros_like(ids[0], dtype=torch.bool)
+        drawn = [self.renderer.render(self.tokenizer, v, i, i, nothing) for v, i in zip(values, ids, strict=True)]
+        ends = (self.renderer.columns[0], self.renderer.columns[-1])  # the item, and what its tokens keep of it
+        return {self.name: [{name: pictures[name] for name in ends} for pictures in drawn]}
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """Build optimizer and schedule; the schedule moves once per step."""
+        optimizer = self.make_optimizer(parameter_groups(self.tokenizer))
+        steps = int(self.trainer.estimated_stepping_batches)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.make_schedule(optimizer, steps), "interval": "step"}}
+
+
+def _values(items: Items) -> Tensor:
+    return items.values if items.tokenizer_values is None else items.tokenizer_values

@@ -1,0 +1,41 @@
+"""Pictures of masked images and of what was predicted for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from multimodal.protocols import Renderer, Tokenizer
+
+GREY = 128
+
+
+class PatchGridRenderer(Renderer):
+    """The image, the image with hidden patches in grey, the predicted tokens decoded, and the true tokens decoded.
+
+    The last picture shows what the tokenizer keeps of the image: no prediction can look better than it.
+
+    Args:
+        grid: rows and columns of patches.
+        min_size: small images are enlarged by a whole factor to at least this side, in pixels.
+    """
+
+    columns: ClassVar[tuple[str, ...]] = ("image", "masked", "predicted", "tokens decoded")
+
+    def __init__(self, grid: tuple[int, int] = (14, 14), min_size: int = 96) -> None:
+        self.grid, self.min_size = grid, min_size
+
+    def render(self, tokenizer: Tokenizer, values: Tensor, ids: Tensor, predicted: Tensor, masked: Tensor) -> Mapping[str, Tensor]:
+        """Return the four pictures; see ``Renderer.render``."""
+        hidden = masked.view(self.grid)
+        hidden = hidden.repeat_interleave(values.shape[1] // self.grid[0], 0).repeat_interleave(values.shape[2] // self.grid[1], 1)
+        shown = torch.where(hidden, values.new_tensor(GREY), values)
+        decoded = [(tokenizer.decode(x.view(1, *self.grid))[0] * 255).round().to(torch.uint8) for x in (predicted, ids)]
+        return {name: self._picture(x) for name, x in zip(self.columns, (values, shown, *decoded), strict=True)}
+
+    def _picture(self, pixels: Tensor) -> Tensor:
+        factor = max(1, -(-self.min_size // pixels.shape[1]))
+        return pixels.expand(3, -1, -1).repeat_interleave(factor, 1).repeat_interleave(factor, 2)

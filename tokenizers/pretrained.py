@@ -1,0 +1,97 @@
+"""Tokenizers with weights: saving, loading, fingerprint, and the interface of those that are trained."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from abc import abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from multimodal.protocols import Tokenizer
+
+CONFIG_NAME, WEIGHTS_NAME = "config.json", "model.safetensors"
+
+
+class TokenizerLoss(NamedTuple):
+    """One step of a tokenizer's training.
+
+    Args:
+        loss: scalar to minimise.
+        ids: ``(n,)`` or ``(n, k)`` int64, the ids of the batch (for codebook statistics).
+        parts: name -> scalar, what to log beside the loss.
+    """
+
+    loss: Tensor
+    ids: Tensor
+    parts: Mapping[str, Tensor]
+
+
+class PretrainedTokenizer(Tokenizer):
+    """A tokenizer with weights, saved as a folder of ``config.json`` and ``model.safetensors``.
+
+    The constructor's arguments are recorded and written to the config, so they must be plain values.
+    """
+
+    def __new__(cls, *args: object, **kwargs: object) -> Self:
+        """Record the arguments of the constructor."""
+        self = super().__new__(cls)
+        bound = inspect.signature(cls.__init__).bind(None, *args, **kwargs)
+        bound.apply_defaults()
+        object.__setattr__(self, "config", {name: value for name, value in bound.arguments.items() if name != "self"})
+        return self
+
+    @abstractmethod
+    def training_loss(self, values: Tensor, progress: float) -> TokenizerLoss:
+        """Return the loss of a batch; ``progress`` is the share of the run that is done, in [0, 1]."""
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write config and weights into ``folder``, which is made if needed; each file appears whole or not at all."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
+        save_file(state, folder / (WEIGHTS_NAME + ".tmp"))
+        config = {"class": type(self).__name__, "fingerprint": self.fingerprint(), "config": self.config}
+        (folder / (CONFIG_NAME + ".tmp")).write_text(json.dumps(config, indent=2) + "\n")
+        for name in (WEIGHTS_NAME, CONFIG_NAME):
+            (folder / (name + ".tmp")).replace(folder / name)
+
+    @classmethod
+    def from_pretrained(cls, folder: str) -> Self:
+        """Load a tokenizer that ``save_pretrained`` wrote.
+
+        Args:
+            folder: holds ``config.json`` and ``model.safetensors``.
+
+        Raises:
+            ValueError: the folder is missing or incomplete, was written by another class, or its weights do not match its config.
+        """
+        path = Path(folder)
+        missing = [name for name in (CONFIG_NAME, WEIGHTS_NAME) if not (path / name).is_file()]
+        if missing:
+            raise ValueError(f"no tokenizer in {path.resolve()}: {' and '.join(missing)} not found. Train one with `multimodal fit`, or check the path.")
+        saved = json.loads((path / CONFIG_NAME).read_text())
+        if saved["class"] != cls.__name__:
+            raise ValueError(f"{path} holds a {saved['class']}, not a {cls.__name__}.")
+        tokenizer = cls(**saved["config"])
+        try:
+            tokenizer.load_state_dict(load_file(path / WEIGHTS_NAME))
+        except Exception as error:
+            raise ValueError(f"{path / WEIGHTS_NAME} does not match {path / CONFIG_NAME}: {error}") from error
+        if tokenizer.fingerprint() != saved["fingerprint"]:
+            raise ValueError(f"{path / WEIGHTS_NAME} is not what was saved: its fingerprint differs from the one in {CONFIG_NAME}.")
+        return tokenizer.eval()
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 (hex) of config and weights."""
+        digest = hashlib.sha256(json.dumps([type(self).__name__, self.config], sort_keys=True, default=list).encode())
+        for name, tensor in sorted(self.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
