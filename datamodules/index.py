@@ -1,0 +1,128 @@
+"""What a folder of shards holds, as written in its ``index.json``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from multimodal.datamodules.atomic import atomic_file
+
+VERSION = 1
+FILE_NAME = "index.json"
+
+
+@dataclass(frozen=True)
+class ShardInfo:
+    """One shard.
+
+    Args:
+        path: relative to the folder of the index, with forward slashes.
+        samples: number of samples in it.
+        bytes: size of the file.
+        sha256: hash of the file, in hex.
+    """
+
+    path: str
+    samples: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class ShardIndex:
+    """The shards of a folder by split, and what is in them.
+
+    Args:
+        splits: split name -> its shards, in order.
+        fields: field (file extension) -> number of samples that have it, over all splits.
+        field_bytes: field -> bytes over all splits.
+        class_counts: label name -> number of samples, over all splits.
+        writer: settings that the shards were written with.
+        root: the folder; set by ``load``, not saved.
+    """
+
+    splits: Mapping[str, Sequence[ShardInfo]]
+    fields: Mapping[str, int]
+    field_bytes: Mapping[str, int] = field(default_factory=dict)
+    class_counts: Mapping[str, int] = field(default_factory=dict)
+    writer: Mapping[str, Any] = field(default_factory=dict)
+    root: Path = field(default=Path(), compare=False)
+
+    @property
+    def classes(self) -> list[str]:
+        """The label names, sorted."""
+        return sorted(self.class_counts)
+
+    def shards(self, split: str) -> Sequence[ShardInfo]:
+        """Return the shards of a split; none where the folder has no such split."""
+        return self.splits.get(split, ())
+
+    def num_samples(self, split: str) -> int:
+        """Return the number of samples of a split."""
+        return sum(shard.samples for shard in self.shards(split))
+
+    def save(self, folder: Path | str) -> Path:
+        """Write ``index.json`` into the folder, atomically, and return its path."""
+        content = {
+            "version": VERSION,
+            "splits": {name: [asdict(shard) for shard in shards] for name, shards in self.splits.items()},
+            "fields": dict(sorted(self.fields.items())),
+            "field_bytes": dict(sorted(self.field_bytes.items())),
+            "classes": dict(sorted(self.class_counts.items())),
+            "writer": dict(self.writer),
+        }
+        path = Path(folder) / FILE_NAME
+        with atomic_file(path) as file:
+            file.write((json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "surrogatepass"))
+        return path
+
+    @classmethod
+    def load(cls, folder: Path | str) -> ShardIndex:
+        """Read the index of a folder and check that its shards are there.
+
+        Raises:
+            ValueError: no index, a damaged one, one of another version, a shard outside the folder, or missing shards (all are named).
+        """
+        path = Path(folder) / FILE_NAME
+        index = _parse(path)
+        root = Path(folder)
+        shards = [shard for shards in index.splits.values() for shard in shards]
+        for shard in shards:
+            _check_inside(path, shard.path)
+        missing = [shard.path for shard in shards if not (root / shard.path).is_file()]
+        if missing:
+            raise ValueError(f"{len(missing)} of {len(shards)} shards of {path} are missing: {', '.join(missing)}.")
+        return index
+
+
+def _parse(path: Path) -> ShardIndex:
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        hint = "write shards with `multimodal shards write`, or finish an interrupted write by running it again"
+        raise ValueError(f"{path} does not exist: {hint}.") from None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read: {error}.") from None
+    version = content.get("version") if isinstance(content, dict) else None
+    if version != VERSION:
+        raise ValueError(f"{path} has version {version!r}, this program reads version {VERSION}: write the shards again.")
+    try:
+        return ShardIndex(
+            splits={name: [ShardInfo(**shard) for shard in shards] for name, shards in content["splits"].items()},
+            fields=dict(content["fields"]),
+            field_bytes=dict(content["field_bytes"]),
+            class_counts=dict(content["classes"]),
+            writer=dict(content["writer"]),
+            root=path.parent,
+        )
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}): write the shards again.") from None
+
+
+def _check_inside(index: Path, shard: str) -> None:
+    path = PurePosixPath(shard)
+    if path.is_absolute() or ".." in path.parts or "\\" in shard or PureWindowsPath(shard).drive:
+        raise ValueError(f"{index} names the shard {shard!r}, which lies outside its folder: refused.")

@@ -1,0 +1,130 @@
+import errno
+import hashlib
+import tarfile
+from itertools import pairwise
+
+import pytest
+import webdataset
+
+from multimodal.datamodules import writer
+from multimodal.datamodules.index import ShardIndex
+from multimodal.datamodules.sources import FileError, scan_folder
+from multimodal.datamodules.writer import write_shards
+
+
+def hashes(folder):
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+
+
+@pytest.fixture
+def splits(make_source):
+    return scan_folder(make_source(count=40), {"train": 0.8, "val": 0.2}).splits
+
+
+def test_plain_webdataset_reads_the_shards(splits, tmp_path):
+    index = write_shards(splits, tmp_path / "out", samples_per_shard=10).index
+    urls = [str(tmp_path / "out" / shard.path) for shard in index.shards("train")]
+    read = list(webdataset.WebDataset(urls, shardshuffle=False))
+    assert [sample["__key__"] for sample in read] == [sample.key for sample in splits["train"]]
+    assert all(int(sample["num"]) == int(sample["__key__"][-4:]) for sample in read)
+    assert {sample["json"] for sample in read} == {sample.read()["json"] for sample in splits["train"]}
+
+
+def test_the_index_counts_what_is_there(splits, tmp_path):
+    index = write_shards(splits, tmp_path / "out", samples_per_shard=10).index
+    assert ShardIndex.load(tmp_path / "out") == index
+    assert index.num_samples("train") + index.num_samples("val") == 40
+    assert index.fields == {"num": 40, "json": 40}
+    assert index.class_counts == {f"c{number}": 10 for number in range(4)}
+    assert all(shard.samples == 10 for shard in index.shards("train")[:-1])
+    for shard in [*index.shards("train"), *index.shards("val")]:
+        data = (tmp_path / "out" / shard.path).read_bytes()
+        assert (len(data), hashlib.sha256(data).hexdigest()) == (shard.bytes, shard.sha256)
+
+
+def test_a_second_run_gives_the_same_bytes(splits, tmp_path):
+    for name in ("one", "two", "one"):
+        write_shards(splits, tmp_path / name, samples_per_shard=10)
+    assert hashes(tmp_path / "one") == hashes(tmp_path / "two")
+
+
+def test_long_and_foreign_names(tmp_path):
+    names = ["x" * 180, "日本語" * 20, "d" * 90 + "/" + "e" * 90]
+    for name in names:
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / f"{name}.num").write_text("1")
+    splits = scan_folder(tmp_path / "in", {"train": 1.0}).splits
+    write_shards(splits, tmp_path / "out")
+    read = list(webdataset.WebDataset(str(tmp_path / "out/train-000000.tar"), shardshuffle=False))
+    assert sorted(sample["__key__"] for sample in read) == sorted(names)
+
+
+def test_members_carry_nothing_of_the_machine_and_lie_together(splits, tmp_path):
+    write_shards(splits, tmp_path / "out", samples_per_shard=100)
+    with tarfile.open(tmp_path / "out/train-000000.tar") as archive:
+        members = archive.getmembers()
+    assert {(member.mtime, member.uid, member.gid, member.uname, member.mode) for member in members} == {(0, 0, 0, "", 0o644)}
+    keys = [member.name.partition(".")[0] for member in members]
+    assert sum(before != after for before, after in pairwise(keys)) + 1 == len(set(keys))
+
+
+def test_a_failed_run_leaves_whole_shards_only_and_the_next_goes_on(splits, tmp_path, monkeypatch):
+    write_shards(splits, tmp_path / "whole", samples_per_shard=5)
+    real, calls = writer._member, []
+
+    def fail(name, data):
+        calls.append(name)
+        if len(calls) > 25:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(name, data)
+
+    monkeypatch.setattr(writer, "_member", fail)
+    with pytest.raises(OSError, match=r"No space left on device; the shard needs about \d+ bytes: '.*train-000002.tar'"):
+        write_shards(splits, tmp_path / "out", samples_per_shard=5)
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"train-000000.tar", "train-000001.tar", writer.JOURNAL_NAME}
+    monkeypatch.setattr(writer, "_member", real)
+    assert write_shards(splits, tmp_path / "out", samples_per_shard=5).kept == 2
+    assert hashes(tmp_path / "out") == hashes(tmp_path / "whole")
+
+
+def test_an_interrupted_run_keeps_no_shard_that_changed(splits, tmp_path, monkeypatch):
+    monkeypatch.setattr(ShardIndex, "save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        write_shards(splits, tmp_path / "out", samples_per_shard=5)
+    monkeypatch.undo()
+    finished = sorted((tmp_path / "out").glob("*.tar"))
+    finished[0].write_bytes(b"other")
+    finished[1].unlink()
+    with (tmp_path / "out" / writer.JOURNAL_NAME).open("a") as journal:
+        journal.write('\n{"cut')
+    assert write_shards(splits, tmp_path / "out", samples_per_shard=5).kept == len(finished) - 2
+    write_shards(splits, tmp_path / "whole", samples_per_shard=5)
+    assert hashes(tmp_path / "out") == hashes(tmp_path / "whole")
+
+
+def test_shards_of_an_earlier_run_that_are_no_longer_needed_go(splits, tmp_path):
+    write_shards(splits, tmp_path / "out", samples_per_shard=5)
+    (tmp_path / "out/mine.tar").write_bytes(b"not ours")
+    write_shards(splits, tmp_path / "out", samples_per_shard=100)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"index.json", "mine.tar", "train-000000.tar", "val-000000.tar"}
+
+
+def test_a_file_lost_after_the_scan_is_named_or_left_out(splits, tmp_path):
+    lost = splits["train"][3]
+    (tmp_path / "source" / lost.source).unlink()
+    with pytest.raises(FileError, match=f"{lost.source}: No such file"):
+        write_shards(splits, tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == []
+    result = write_shards(splits, tmp_path / "out", on_error="skip")
+    assert len(result.problems) == 1
+    assert lost.source in result.problems[0]
+    assert result.index.fields["num"] == 39
+
+
+def test_a_shard_of_only_bad_files_is_not_there(splits, tmp_path):
+    for sample in splits["val"]:
+        (tmp_path / "source" / sample.source).unlink()
+    result = write_shards(splits, tmp_path / "out", on_error="skip")
+    assert result.index.splits["val"] == []
+    assert not (tmp_path / "out/val-000000.tar").exists()
