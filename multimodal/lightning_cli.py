@@ -16,7 +16,15 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 MAX_EPOCHS = 50
-NOISE = ("litlogger", "litmodels", "Tip:")
+NOISE = ("litlogger", "litmodels", "Tip:", "Skipping setting a default `ModelSummary`", "to estimate number of stepping batches")
+
+
+class ProgressBar(RichProgressBar):
+    """Rich progress bar of the current epoch, with the losses."""
+
+    def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
+        """Return what stands right of the bar; the logger's version says nothing here."""
+        return {name: value for name, value in super().get_metrics(trainer, pl_module).items() if name != "v_num"}
 
 
 class SaveRunConfig(SaveConfigCallback):
@@ -62,7 +70,7 @@ class Command(LightningCLI):
         given = [] if config.trainer.callbacks is None else config.trainer.callbacks
         named = {callback.class_path.rsplit(".", 1)[-1] for callback in given}
         ours = [callback for callback in _default_callbacks(config.run) if type(callback).__name__ not in named]
-        if not config.trainer.enable_progress_bar:
+        if config.trainer.enable_progress_bar is False or "RichProgressBar" in named:
             ours = [callback for callback in ours if not isinstance(callback, RichProgressBar)]
         self.trainer_defaults["callbacks"] = ours
         if config.trainer.logger is None and self.subcommand == "fit":
@@ -74,7 +82,7 @@ class Command(LightningCLI):
 
 def _default_callbacks(run: str) -> list[L.Callback]:
     return [
-        RichProgressBar(leave=False),
+        ProgressBar(),
         RichModelSummary(max_depth=2),
         LearningRateMonitor("step"),
         ModelCheckpoint(Path(run) / "checkpoints", filename="epoch-{epoch:04d}", save_last=True, auto_insert_metric_name=False),
@@ -88,6 +96,8 @@ def _silence() -> None:
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*`IterableDataset` has `__len__` defined.*")
+    warnings.filterwarnings("ignore", message=".*module.s. in eval mode at the start of training.*")  # frozen tokenizers
+    warnings.filterwarnings("ignore", message=".*args parameter is intended to run from within Python.*")
     warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
     warnings.filterwarnings("ignore", category=FutureWarning, module="jsonargparse.*")
 
@@ -105,6 +115,7 @@ def run(arguments: list[str]) -> int:
         seed_everything_default=0,
         trainer_defaults=defaults,
         save_config_callback=SaveRunConfig,
+        parser_kwargs={"exit_on_error": False},
         args=arguments,
     )
     return 0

@@ -4,9 +4,20 @@ import sys
 from types import ModuleType
 
 from beartype import BeartypeConf, beartype
+from beartype.roar import BeartypeDecorHintPep673Exception
 from jaxtyping import install_import_hook
 
+check = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int is welcome where a float is
+
+
+def check_if_possible(function):
+    try:
+        return check(function)
+    except BeartypeDecorHintPep673Exception:  # `Self` in a method
+        return function
+
+
 checker = ModuleType("shape_checker")
-checker.check = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int is welcome where a float is
+checker.check = check_if_possible
 sys.modules["shape_checker"] = checker
 install_import_hook("multimodal", "shape_checker.check")

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import inspect
 import json
 from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from multimodal.protocols import Tokenizer
 
 CONFIG_NAME, WEIGHTS_NAME = "config.json", "model.safetensors"
+PACKAGE = "multimodal.tokenizers."
 
 
 class TokenizerLoss(NamedTuple):
@@ -57,13 +60,13 @@ class PretrainedTokenizer(Tokenizer):
         folder.mkdir(parents=True, exist_ok=True)
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
         save_file(state, folder / (WEIGHTS_NAME + ".tmp"))
-        config = {"class": type(self).__name__, "fingerprint": self.fingerprint(), "config": self.config}
+        config = {"class": _class_path(type(self)), "fingerprint": self.fingerprint(), "config": self.config}
         (folder / (CONFIG_NAME + ".tmp")).write_text(json.dumps(config, indent=2) + "\n")
         for name in (WEIGHTS_NAME, CONFIG_NAME):
             (folder / (name + ".tmp")).replace(folder / name)
 
     @classmethod
-    def from_pretrained(cls, folder: str) -> Self:
+    def from_pretrained(cls, folder: str | Path) -> Self:
         """Load a tokenizer that ``save_pretrained`` wrote.
 
         Args:
@@ -72,20 +75,17 @@ class PretrainedTokenizer(Tokenizer):
         Raises:
             ValueError: the folder is missing or incomplete, was written by another class, or its weights do not match its config.
         """
-        path = Path(folder)
-        missing = [name for name in (CONFIG_NAME, WEIGHTS_NAME) if not (path / name).is_file()]
-        if missing:
-            raise ValueError(f"no tokenizer in {path.resolve()}: {' and '.join(missing)} not found. Train one with `multimodal fit`, or check the path.")
-        saved = json.loads((path / CONFIG_NAME).read_text())
-        if saved["class"] != cls.__name__:
-            raise ValueError(f"{path} holds a {saved['class']}, not a {cls.__name__}.")
+        saved = read_config(folder)
+        if saved["class"] != _class_path(cls):
+            raise ValueError(f"{folder} holds a {saved['class']}, not a {_class_path(cls)}.")
         tokenizer = cls(**saved["config"])
+        weights = Path(folder) / WEIGHTS_NAME
         try:
-            tokenizer.load_state_dict(load_file(path / WEIGHTS_NAME))
-        except Exception as error:
-            raise ValueError(f"{path / WEIGHTS_NAME} does not match {path / CONFIG_NAME}: {error}") from error
+            tokenizer.load_state_dict(load_file(weights))
+        except (RuntimeError, SafetensorError) as error:
+            raise ValueError(f"{weights} does not match the {CONFIG_NAME} beside it: {error}") from error
         if tokenizer.fingerprint() != saved["fingerprint"]:
-            raise ValueError(f"{path / WEIGHTS_NAME} is not what was saved: its fingerprint differs from the one in {CONFIG_NAME}.")
+            raise ValueError(f"{weights} is not what was saved: its fingerprint differs from the one in the {CONFIG_NAME} beside it.")
         return tokenizer.eval()
 
     def fingerprint(self) -> str:
@@ -95,3 +95,40 @@ class PretrainedTokenizer(Tokenizer):
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
+
+
+def load_tokenizer(folder: str) -> Tokenizer:
+    """Load a tokenizer of any class of ``multimodal.tokenizers`` that ``save_pretrained`` wrote; configs name this function as ``class_path``.
+
+    Args:
+        folder: holds ``config.json`` and ``model.safetensors``.
+
+    Raises:
+        ValueError: the folder holds no such tokenizer. A class from elsewhere has to be named: use its own ``from_pretrained``.
+    """
+    path = read_config(folder)["class"]
+    module, _, name = path.rpartition(".")
+    if not module.startswith(PACKAGE):  # a config from elsewhere must not choose what is imported
+        raise ValueError(f"{folder} holds a {path}, which is not of {PACKAGE}: load it with its class's from_pretrained.")
+    return getattr(importlib.import_module(module), name).from_pretrained(folder)
+
+
+def read_config(folder: str | Path) -> dict[str, Any]:
+    """Return what ``config.json`` of a saved tokenizer says.
+
+    Raises:
+        ValueError: the folder is missing or incomplete, or the file is damaged.
+    """
+    path = Path(folder)
+    missing = [name for name in (CONFIG_NAME, WEIGHTS_NAME) if not (path / name).is_file()]
+    if missing:
+        raise ValueError(f"no tokenizer in {path}: {' and '.join(missing)} not found. Train one with `multimodal fit`, or check the path.")
+    try:
+        saved = json.loads((path / CONFIG_NAME).read_text())
+        return {key: saved[key] for key in ("class", "fingerprint", "config")}
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path / CONFIG_NAME} is not the config of a tokenizer: {error!r}") from error
+
+
+def _class_path(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__name__}"

@@ -61,6 +61,7 @@ class MaskedPretraining(L.LightningModule):
         self.objectives: Sequence[Objective] = objectives or [MaskedTokens()]
         self.make_optimizer, self.make_schedule = optimizer, schedule
         self.scores = nn.ModuleDict({f"{stage}_scores": MaskedScores(self._fields()) for stage in ("train", "val", "test")})
+        self._logged_step = 0
         self._predictions: list[Tensor] = []  # weighted number of predictions since the last optimizer step
 
     @property
@@ -123,13 +124,15 @@ class MaskedPretraining(L.LightningModule):
         torch._foreach_mul_(gradients, scale)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Log the scores since the last log."""
-        if self.trainer.fit_loop.epoch_loop._logger_connector.should_update_logs:
-            self._log_scores("train")
-
-    def on_train_epoch_end(self) -> None:
-        """Start the next epoch with fresh scores."""
+        """Log the scores of the steps since the last log."""
+        step = self.trainer.global_step
+        if step == self._logged_step or step % self.trainer.log_every_n_steps:
+            return
+        self._logged_step = step
+        scores = {f"train/{name}": float(value) for name, value in self.scores["train_scores"].compute().items()}
         self.scores["train_scores"].reset()
+        for logger in self.loggers:
+            logger.log_metrics(scores, step)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Score a batch; the masks are the same in every epoch."""
@@ -170,7 +173,7 @@ class MaskedPretraining(L.LightningModule):
     def _log_scores(self, stage: str) -> None:
         scores = self.scores[f"{stage}_scores"]
         for name, value in scores.compute().items():
-            self.log(f"{stage}/{name}", value, batch_size=1)
+            self.log(f"{stage}/{name}", value, batch_size=1, prog_bar=stage == "val" and name.startswith("accuracy/"))
         scores.reset()
 
     def configure_optimizers(self) -> dict[str, Any]:

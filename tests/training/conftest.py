@@ -1,0 +1,116 @@
+"""A small model of two modalities: images, and sequences of two-field ids."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from multimodal.batch import Item, Sample, collate
+from multimodal.masking import MaskReplaceKeep, RandomMasking
+from multimodal.modality import Modality
+from multimodal.nn import Encoder, SinCosPosition
+from multimodal.protocols import Embed, Tokenizer, Tokens, Transform
+from multimodal.tokenizers.image import DiscreteVAE, PatchEmbed
+from multimodal.training import MaskedPretraining
+
+SIZES = (5, 7)
+
+
+class PairTokenizer(Tokenizer):
+    vocab_sizes = SIZES
+    field_names = ("left", "right")
+
+    def encode(self, values):
+        return values
+
+    def fingerprint(self):
+        return "pairs"
+
+
+class PairTransform(Transform):
+    extensions = ("pairs",)
+
+    def __init__(self):
+        self.tokenizer = PairTokenizer()
+
+    def decode(self, data):
+        return data
+
+    def __call__(self, decoded, generator, train):
+        return Item(decoded, ragged=True)
+
+
+class PairEmbed(Embed):
+    vocab_sizes = SIZES
+
+    def __init__(self, dim):
+        super().__init__()
+        self.left, self.right, self.mask = nn.Embedding(SIZES[0], dim), nn.Embedding(SIZES[1], dim), nn.Parameter(torch.ones(dim))
+        self.position = SinCosPosition(dim)
+
+    def tokens(self, values, lengths):
+        tokens = Tokens(values, lengths, torch.zeros(len(values), 1))
+        return Tokens(values, lengths, tokens.position[:, None])
+
+    def forward(self, tokens, shown_as_mask=None):
+        x = self.left(tokens.inputs[:, 0]) + self.right(tokens.inputs[:, 1])
+        if shown_as_mask is not None:
+            x = torch.where(shown_as_mask[:, None], self.mask, x)
+        return x + self.position(tokens.coordinates)
+
+
+class ImageTransform(PairTransform):
+    extensions = ("img",)
+
+
+def build_model(**settings) -> MaskedPretraining:
+    torch.manual_seed(0)
+    picture = partial(
+        Modality,
+        transform=ImageTransform(),
+        embed=partial(PatchEmbed, patch_size=4, channels=1),
+        tokenizer=DiscreteVAE(num_tokens=11, channels=1, num_layers=2, width=4, codebook_dim=4),
+        masking=RandomMasking(0.5),
+    )
+    pairs = partial(Modality, transform=PairTransform(), embed=PairEmbed, masking=RandomMasking(0.3), corruption=MaskReplaceKeep(), weight=0.5)
+    return MaskedPretraining(Encoder(dim=16, depth=2, num_heads=2), {"picture": picture, "pairs": pairs}, **settings)
+
+
+@pytest.fixture
+def make_model():
+    return build_model
+
+
+def make_sample(number: int, *names: str) -> Sample:
+    """A sample whose content, length and seed follow from its number."""
+    generator = torch.Generator().manual_seed(number)
+    items = {}
+    if "picture" in names:
+        items["picture"] = Item(torch.randint(256, (1, 16, 16), generator=generator, dtype=torch.uint8))
+    if "pairs" in names:
+        length = 3 + number % 5
+        values = torch.stack([torch.randint(size, (length,), generator=generator) for size in SIZES], 1)
+        items["pairs"] = Item(values, ragged=True)
+    return Sample(f"sample{number}", items, seed=1000 + number)
+
+
+def make_samples() -> list[Sample]:
+    """Pictures, pairs, and samples with both, in uneven numbers."""
+    names = [("picture",), ("pairs",), ("picture", "pairs"), ("pairs",), ("pairs",), ("picture",), ("pairs",), ("picture", "pairs")]
+    return [make_sample(number, *present) for number, present in enumerate(names)]
+
+
+@pytest.fixture
+def mixed_samples():
+    return make_samples()
+
+
+@pytest.fixture
+def loader():
+    """Return a loader of ready batches."""
+
+    def make(batches):
+        return torch.utils.data.DataLoader([collate(samples) for samples in batches], batch_size=None)
+
+    return make
