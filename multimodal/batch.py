@@ -112,7 +112,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
     """Join samples into a batch; samples may have different modalities.
 
     Raises:
-        ValueError: for no samples, or items of one modality with different shapes that are not marked ragged.
+        ValueError: for no samples, or items of one modality that differ in shape (ragged ones: past the first axis) or in kind.
     """
     if not samples:
         raise ValueError("a batch needs at least one sample.")
@@ -129,6 +129,8 @@ def _collate_items(name: str, samples: Sequence[Sample]) -> Items:
     present = [(number, sample) for number, sample in enumerate(samples) if name in sample.items]
     items = [sample.items[name] for _, sample in present]
     ragged = items[0].ragged
+    if any(item.ragged != ragged for item in items):
+        raise ValueError(f"some items of modality {name!r} are marked ragged and some are not: its transform must mark all or none.")
     views = [item.tokenizer_values for item in items if item.tokenizer_values is not None]
     if len(views) not in (0, len(items)):
         raise ValueError(f"{len(views)} of {len(items)} items of modality {name!r} have a tokenizer view; all or none must.")
@@ -142,9 +144,8 @@ def _collate_items(name: str, samples: Sequence[Sample]) -> Items:
 
 
 def _join(name: str, values: list[Tensor], ragged: bool) -> Tensor:
-    if ragged:
-        return torch.cat(values)
-    shapes = {tuple(value.shape) for value in values}
+    shapes = {tuple(value.shape[1:] if ragged else value.shape) for value in values}
     if len(shapes) > 1:
-        raise ValueError(f"items of modality {name!r} differ in shape {sorted(shapes)}: let its transform give one size, or mark them ragged.")
-    return torch.stack(values)
+        hint = "only the first axis may vary" if ragged else "let its transform give one size, or mark them ragged"
+        raise ValueError(f"items of modality {name!r} differ in shape {sorted(shapes)}: {hint}.")
+    return torch.cat(values) if ragged else torch.stack(values)

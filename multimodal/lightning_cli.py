@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,9 @@ from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, Ri
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
+from multimodal.config_errors import shorten
+
+SUBCOMMANDS = ("fit", "validate", "test", "predict")
 MAX_EPOCHS = 50
 NOISE = ("litlogger", "litmodels", "Tip:", "Skipping setting a default `ModelSummary`", "to estimate number of stepping batches")
 
@@ -105,7 +110,16 @@ def _silence() -> None:
 def run(arguments: list[str]) -> int:
     """Run ``fit``, ``validate``, ``test`` or ``predict``."""
     _silence()
-    defaults = {"max_epochs": MAX_EPOCHS, "log_every_n_steps": 20}
+    try:
+        _command(arguments)
+    except argparse.ArgumentError as error:
+        print(f"error: {shorten(str(error))}\nSee `multimodal {arguments[0]} --help`.", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _command(arguments: list[str]) -> None:
+    strict = {"exit_on_error": False, "allow_abbrev": False}  # a typo must not set another option
     Command(
         L.LightningModule,
         L.LightningDataModule,
@@ -113,9 +127,8 @@ def run(arguments: list[str]) -> int:
         subclass_mode_data=True,
         auto_configure_optimizers=False,
         seed_everything_default=0,
-        trainer_defaults=defaults,
+        trainer_defaults={"max_epochs": MAX_EPOCHS, "log_every_n_steps": 20},
         save_config_callback=SaveRunConfig,
-        parser_kwargs={"exit_on_error": False},
+        parser_kwargs={**strict, **dict.fromkeys(SUBCOMMANDS, strict)},
         args=arguments,
     )
-    return 0

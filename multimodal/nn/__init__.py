@@ -1,10 +1,10 @@
 """The encoder and its parts."""
 
 from multimodal.nn.attention import Attention
-from multimodal.nn.block import Block, DropPath, LayerScale, Mlp
+from multimodal.nn.block import Block, DropPath, LayerNorm, LayerScale, Mlp
 from multimodal.nn.encoder import Encoded, Encoder, initialize_linear, pool_mean
 from multimodal.nn.packing import Packing
-from multimodal.nn.positions import LearnedPosition, SinCosPosition
+from multimodal.nn.positions import LearnedPosition, SinCosPosition, SinCosPosition2d
 from multimodal.nn.prediction import Prediction, PredictionHead
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "DropPath",
     "Encoded",
     "Encoder",
+    "LayerNorm",
     "LayerScale",
     "LearnedPosition",
     "Mlp",
@@ -20,6 +21,7 @@ __all__ = [
     "Prediction",
     "PredictionHead",
     "SinCosPosition",
+    "SinCosPosition2d",
     "initialize_linear",
     "pool_mean",
 ]

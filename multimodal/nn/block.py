@@ -36,6 +36,18 @@ class Mlp(nn.Module):
         return self.drop(self.fc2(self.act(self.fc1(x))))
 
 
+class LayerNorm(nn.LayerNorm):
+    """Layer norm with the eps of BEiT and ViT.
+
+    Args:
+        dim: width.
+        eps: added to the variance.
+    """
+
+    def __init__(self, dim: int, eps: float = 1e-6) -> None:
+        super().__init__(dim, eps=eps)
+
+
 class LayerScale(nn.Module):
     """Multiply each channel by a learned number (CaiT, https://arxiv.org/abs/2103.17239).
 
@@ -89,7 +101,7 @@ class Block(nn.Module):
         dim: int,
         attention: Callable[[int], Attention],
         mlp: Callable[[int], nn.Module] = Mlp,
-        norm: Callable[[int], nn.Module] = nn.LayerNorm,
+        norm: Callable[[int], nn.Module] = LayerNorm,
         layer_scale: float | None = None,
         drop_path: float = 0.0,
     ) -> None:

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from multimodal.nn.attention import Attention
-from multimodal.nn.block import Block, Mlp
+from multimodal.nn.block import Block, LayerNorm, Mlp
 from multimodal.nn.packing import Packing
 
 
@@ -42,7 +42,7 @@ class Encoder(nn.Module):
         num_heads: attention heads per layer.
         attention_bias: which of the attention's projections have a bias. BEiT: query_value.
         mlp: builds the MLP of a layer from the width.
-        norm: builds a norm from the width. BEiT has LayerNorm with eps 1e-6.
+        norm: builds a norm from the width. The default has the eps of BEiT, 1e-6.
         layer_scale: first value of the layer scale; None: no layer scale. BEiT base 0.1, large 1e-5.
         drop_path: stochastic-depth rate of the last layer; it grows linearly from 0 in the first.
         dropout: share of attention weights dropped in training.
@@ -56,7 +56,7 @@ class Encoder(nn.Module):
         num_heads: int = 3,
         attention_bias: Literal["all", "query_value", "none"] = "all",
         mlp: Callable[[int], nn.Module] = Mlp,
-        norm: Callable[[int], nn.Module] = partial(nn.LayerNorm, eps=1e-6),
+        norm: Callable[[int], nn.Module] = LayerNorm,
         layer_scale: float | None = None,
         drop_path: float = 0.0,
         dropout: float = 0.0,

@@ -34,6 +34,18 @@ class SinCosPosition(nn.Module):
         return torch.cat([angles.sin(), angles.cos()], dim=-1).flatten(1)
 
 
+class SinCosPosition2d(SinCosPosition):
+    """Fixed sines and cosines of row and column (MAE, https://arxiv.org/abs/2111.06377).
+
+    Args:
+        dim: width; a multiple of 4.
+        max_period: longest wavelength is ``2 pi max_period``.
+    """
+
+    def __init__(self, dim: int, max_period: float = 10_000.0) -> None:
+        super().__init__(dim, axes=2, max_period=max_period)
+
+
 class LearnedPosition(nn.Module):
     """One learned vector for each place of a grid (ViT, BERT).
 

@@ -67,8 +67,10 @@ def _summary(folder: RunFolder) -> str:
 
 
 def _fields(folder: RunFolder, name: str) -> list[str]:
-    """Return the accuracies of the fields of a compound token."""
-    return sorted(metric.removeprefix("val/") for metric in folder.curves if metric.startswith(f"val/accuracy/{name}_"))
+    """Return the accuracies of the fields of a compound token; other modalities may have names that begin alike."""
+    others = [other for other in folder.modalities() if other.startswith(f"{name}_")]
+    fields = [metric.removeprefix("val/accuracy/") for metric in folder.curves if metric.startswith(f"val/accuracy/{name}_")]
+    return [f"accuracy/{field}" for field in sorted(fields) if not any(field == other or field.startswith(f"{other}_") for other in others)]
 
 
 def _charts(folder: RunFolder, *names: str) -> str:
@@ -97,15 +99,15 @@ def _probe_table(rows: Sequence[dict[str, str]]) -> str:
     for (modality, layer, method, labels), found in groups.items():
         first, last = found[0], found[-1]
         gain = float(last["accuracy"]) - float(first["accuracy"])
-        scores = [f"{float(row['accuracy']):.3f} &plusmn; {float(row['std']):.3f}" for row in (first, last)]
+        scores = [f"{float(row['accuracy']):.3f} ± {float(row['std']):.3f}" for row in (first, last)]
         lines.append((modality, layer, method, labels if labels != "0" else "all", *scores, f"{gain:+.3f}"))
     head = ("modality", "layer", "method", "labels per class", f"step {rows[0]['step']}", f"step {rows[-1]['step']}", "gain") if rows else ()
     return _table(head, lines) if lines else ""
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    header = "".join(f"<th>{cell}</th>" for cell in head)
-    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+    header = "".join(f"<th>{escape(cell)}</th>" for cell in head)
+    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return f"<table><tr>{header}</tr>{body}</table>"
 
 

@@ -1,0 +1,81 @@
+"""MIDI files -> windows of compound-word tokens."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from multimodal.batch import Item
+from multimodal.protocols import Transform
+from multimodal.tokenizers.midi.compound import CompoundTokenizer
+from multimodal.tokenizers.midi.notes import Column, read_notes
+
+
+class MidiTransform(Transform):
+    """A window of consecutive notes of a MIDI file, as ids; the first note of a window opens a bar.
+
+    In training the window is drawn at random; in evaluation it is the first.
+
+    Args:
+        tokenizer: makes the ids; None: the published compound words.
+        max_notes: notes of a window; shorter pieces are one window.
+        min_notes: pieces with fewer notes are refused.
+        transpose: in training, pitches move by up to this many semitones, never so far that a note leaves the tokenizer's range.
+        drop_drums: leave out the drum tracks.
+        max_file_notes: larger files are refused.
+    """
+
+    extensions: ClassVar[tuple[str, ...]] = ("mid", "midi")
+
+    def __init__(
+        self,
+        tokenizer: CompoundTokenizer | None = None,
+        max_notes: int = 256,
+        min_notes: int = 8,
+        transpose: int = 0,
+        drop_drums: bool = True,
+        max_file_notes: int = 1_000_000,
+    ) -> None:
+        if not 1 <= min_notes <= max_notes:
+            raise ValueError(f"min_notes must be in [1, max_notes], got min_notes {min_notes} and max_notes {max_notes}.")
+        if transpose < 0:
+            raise ValueError(f"transpose must be at least 0 semitones, got {transpose}.")
+        self.tokenizer = CompoundTokenizer() if tokenizer is None else tokenizer
+        self.max_notes, self.min_notes, self.transpose = max_notes, min_notes, transpose
+        self.drop_drums, self.max_file_notes = drop_drums, max_file_notes
+
+    def decode(self, data: bytes) -> Int[Tensor, "n 4"]:
+        """Return the notes that the tokenizer has ids for; see ``read_notes``.
+
+        Raises:
+            ValueError: ``read_notes`` refuses the file, or fewer than ``min_notes`` notes are left.
+        """
+        notes = self.tokenizer.restrict(read_notes(data, self.drop_drums, self.max_file_notes))
+        if len(notes) < self.min_notes:
+            raise ValueError(f"{len(notes)} notes in the tokenizer's range; at least {self.min_notes} are wanted.")
+        return notes
+
+    def __call__(self, decoded: Int[Tensor, "n 4"], generator: torch.Generator, train: bool) -> Item:
+        """Return ``(n, 4)`` int64 ids, at most ``max_notes``."""
+        first = 0
+        if train:
+            first = _draw(max(0, len(decoded) - self.max_notes), generator)
+            decoded = self._transposed(decoded, generator)
+        return Item(self.tokenizer.encode_notes(decoded[first : first + self.max_notes]), ragged=True)
+
+    def _transposed(self, notes: Tensor, generator: torch.Generator) -> Tensor:
+        lowest, highest = self.tokenizer.pitch_range
+        pitch = notes[:, Column.PITCH]
+        down = min(self.transpose, int(pitch.min()) - lowest)
+        up = min(self.transpose, highest - int(pitch.max()))
+        notes = notes.clone()
+        notes[:, Column.PITCH] += _draw(down + up, generator) - down
+        return notes
+
+
+def _draw(highest: int, generator: torch.Generator) -> int:
+    """Return a whole number in [0, highest]."""
+    return int(torch.randint(highest + 1, (), generator=generator))
