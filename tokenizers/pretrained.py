@@ -39,7 +39,8 @@ class TokenizerLoss(NamedTuple):
 class PretrainedTokenizer(Tokenizer):
     """A tokenizer with weights, saved as a folder of ``config.json`` and ``model.safetensors``.
 
-    The constructor's arguments are recorded and written to the config, so they must be plain values.
+    The constructor's arguments are recorded and written to the config, so they must be plain values; JSON has no tuples, so
+    a list comes back as a tuple.
     """
 
     def __new__(cls, *args: object, **kwargs: object) -> Self:
@@ -49,6 +50,10 @@ class PretrainedTokenizer(Tokenizer):
         bound.apply_defaults()
         object.__setattr__(self, "config", {name: value for name, value in bound.arguments.items() if name != "self"})
         return self
+
+    def __getnewargs_ex__(self) -> tuple[tuple[()], dict[str, Any]]:
+        """Give copies and pickles the same arguments."""
+        return (), self.config
 
     @abstractmethod
     def training_loss(self, values: Tensor, progress: float) -> TokenizerLoss:
@@ -78,7 +83,11 @@ class PretrainedTokenizer(Tokenizer):
         saved = read_config(folder)
         if saved["class"] != _class_path(cls):
             raise ValueError(f"{folder} holds a {saved['class']}, not a {_class_path(cls)}.")
-        tokenizer = cls(**saved["config"])
+        try:
+            settings = {name: tuple(value) if isinstance(value, list) else value for name, value in saved["config"].items()}
+            tokenizer = cls(**settings)
+        except (TypeError, AttributeError) as error:
+            raise ValueError(f"{Path(folder) / CONFIG_NAME} does not fit {_class_path(cls)}: {error}") from error
         weights = Path(folder) / WEIGHTS_NAME
         try:
             tokenizer.load_state_dict(load_file(weights))
@@ -106,11 +115,17 @@ def load_tokenizer(folder: str) -> Tokenizer:
     Raises:
         ValueError: the folder holds no such tokenizer. A class from elsewhere has to be named: use its own ``from_pretrained``.
     """
-    path = read_config(folder)["class"]
+    path = str(read_config(folder)["class"])
     module, _, name = path.rpartition(".")
     if not module.startswith(PACKAGE):  # a config from elsewhere must not choose what is imported
         raise ValueError(f"{folder} holds a {path}, which is not of {PACKAGE}: load it with its class's from_pretrained.")
-    return getattr(importlib.import_module(module), name).from_pretrained(folder)
+    try:
+        cls = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{folder} holds a {path}, which this version of multimodal does not have: {error}") from error
+    if not (isinstance(cls, type) and issubclass(cls, PretrainedTokenizer)):
+        raise ValueError(f"{folder} names {path}, which is not a tokenizer that can be loaded.")
+    return cls.from_pretrained(folder)
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:
@@ -126,7 +141,7 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     try:
         saved = json.loads((path / CONFIG_NAME).read_text())
         return {key: saved[key] for key in ("class", "fingerprint", "config")}
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path / CONFIG_NAME} is not the config of a tokenizer: {error!r}") from error
 
 

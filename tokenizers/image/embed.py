@@ -6,14 +6,13 @@ Letters in shapes: b images, c channels, n patches of all images, d width.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
-from multimodal.nn import SinCosPosition
+from multimodal.nn import SinCosPosition2d
 from multimodal.protocols import Embed, Tokens
 
 
@@ -36,7 +35,7 @@ class PatchEmbed(Embed):
         channels: int = 3,
         mean: Sequence[float] = (0.5,),
         std: Sequence[float] = (0.5,),
-        position: Callable[[int], nn.Module] = partial(SinCosPosition, axes=2),
+        position: Callable[[int], nn.Module] = SinCosPosition2d,
     ) -> None:
         super().__init__()
         self.patch_size = patch_size

@@ -29,7 +29,13 @@ class PatchGridRenderer(Renderer):
         self.grid, self.min_size = grid, min_size
 
     def render(self, tokenizer: Tokenizer, values: Tensor, ids: Tensor, predicted: Tensor, masked: Tensor) -> Mapping[str, Tensor]:
-        """Return the four pictures; see ``Renderer.render``."""
+        """Return the four pictures; see ``Renderer.render``.
+
+        Raises:
+            ValueError: the image has another number of patches than ``grid``.
+        """
+        if len(masked) != self.grid[0] * self.grid[1]:
+            raise ValueError(f"grid {self.grid} does not fit an image of {len(masked)} tokens: set it to the rows and columns of patches.")
         hidden = masked.view(self.grid)
         hidden = hidden.repeat_interleave(values.shape[1] // self.grid[0], 0).repeat_interleave(values.shape[2] // self.grid[1], 1)
         shown = torch.where(hidden, values.new_tensor(GREY), values)

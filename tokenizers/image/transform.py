@@ -16,6 +16,7 @@ from multimodal.batch import Item
 from multimodal.protocols import Transform
 
 MODES = {1: "L", 3: "RGB"}
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP")  # by content: Pillow would run a PostScript file that is named .png
 
 
 class ImageTransform(Transform):
@@ -51,6 +52,12 @@ class ImageTransform(Transform):
             raise ValueError(f"scale must be an ascending range in (0, 1], got {scale}.")
         if not 0 < ratio[0] <= ratio[1]:
             raise ValueError(f"ratio must be an ascending range above 0, got {ratio}.")
+        if not 0 <= flip <= 1:
+            raise ValueError(f"flip must be a probability in [0, 1], got {flip}.")
+        if not 0 <= jitter <= 1:
+            raise ValueError(f"jitter must be in [0, 1], got {jitter}.")
+        if channels not in MODES:
+            raise ValueError(f"channels must be 1 (grey) or 3 (colour), got {channels}.")
         self.size, self.tokenizer_size, self.channels = size, tokenizer_size, channels
         self.scale, self.ratio, self.flip, self.jitter, self.max_pixels = scale, ratio, flip, jitter, max_pixels
 
@@ -58,16 +65,16 @@ class ImageTransform(Transform):
         """Return the image, upright and in ``channels``.
 
         Raises:
-            ValueError: the file is no image, is damaged, or is over ``max_pixels``.
+            ValueError: the file is no image of ``FORMATS``, is damaged, or is over ``max_pixels``.
         """
         try:
-            image = Image.open(io.BytesIO(data))
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
             if image.width * image.height > self.max_pixels:
                 raise ValueError(f"{image.width} x {image.height} pixels are over max_pixels {self.max_pixels}.")
             image.load()
-            return ImageOps.exif_transpose(image).convert(MODES[self.channels])
+            return _eight_bit(ImageOps.exif_transpose(image)).convert(MODES[self.channels])
         except UnidentifiedImageError:
-            raise ValueError(f"not an image ({len(data)} bytes).") from None
+            raise ValueError(f"not an image ({len(data)} bytes, none of {', '.join(FORMATS)}).") from None
         except (OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
             raise ValueError(f"damaged image: {error}") from error
 
@@ -100,6 +107,11 @@ class ImageTransform(Transform):
                 left, top = int(left * (image.width - width + 1)), int(top * (image.height - height + 1))
                 return left, top, left + width, top + height
         return _central_square(image)
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """Scale 16-bit grey to 8 bits: Pillow's own conversion would clip all but the darkest 256 values to white."""
+    return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)) if image.mode.startswith("I;16") else image
 
 
 def _central_square(image: Image.Image) -> tuple[float, float, float, float]:
