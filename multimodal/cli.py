@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable
 
 from multimodal import __version__
+from multimodal.config_errors import shorten
 
 HELP = f"""usage: multimodal COMMAND ...
 
@@ -21,7 +22,7 @@ training (options: multimodal fit --help; settings of a class: multimodal fit --
   fit               train a tokenizer, or pretrain an encoder
   validate          score a checkpoint on the validation split
   test              score a checkpoint on the test split
-  predict           write features or ids of the test split
+  predict           write features (or a tokenizer's ids) of the test split as .npy
 
 results:
   report            write one self-contained HTML page about a run
@@ -84,9 +85,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def describe(error: BaseException) -> str:
-    """Return the error's message; of one that a data worker sent as a traceback, its last line."""
+    """Return the error's message in one line; of one that a data worker sent as a traceback, the last line."""
     message = str(error).strip() or type(error).__name__
-    if "in DataLoader worker process" not in message:
-        return message
-    last = message.splitlines()[-1]
-    return last.split(": ", 1)[-1] if ": " in last else last
+    if "in DataLoader worker process" in message:
+        return message.splitlines()[-1].split(": ", 1)[-1]
+    return shorten(message)

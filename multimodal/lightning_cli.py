@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 import sys
@@ -11,13 +12,17 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # of calls that Lightning makes
 
 import lightning as L
+import torch
+from jsonargparse import Namespace
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichModelSummary, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from multimodal.config_errors import shorten
+from multimodal.training.callbacks import PredictionWriter
 
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
 MAX_EPOCHS = 50
@@ -41,7 +46,7 @@ class SaveRunConfig(SaveConfigCallback):
             return
         folder = Path(trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        self.parser.save(self.config, folder / "config.yaml", skip_none=False, overwrite=True, multifile=False)
+        self.parser.save(self.config, folder / "config.yaml", skip_unset=False, overwrite=True, multifile=False)
 
 
 class Command(LightningCLI):
@@ -64,14 +69,33 @@ class Command(LightningCLI):
         Raises:
             ValueError: the folder holds a run, and this one does not continue it.
         """
-        config = self.config[self.subcommand]
+        config = self._settings()
         held = Path(config.run) / "checkpoints"
         if self.subcommand == "fit" and not config.ckpt_path and held.is_dir() and any(held.iterdir()):
             raise ValueError(f"{config.run} already holds a run: choose another folder with --run, or continue it with --ckpt_path last.")
 
+    def _settings(self) -> Namespace:
+        return self.config[self.subcommand] if self.subcommand else self.config
+
+    def after_validate(self) -> None:
+        """Write the scores."""
+        self._write_scores("val")
+
+    def after_test(self) -> None:
+        """Write the scores."""
+        self._write_scores("test")
+
+    def _write_scores(self, stage: str) -> None:
+        """Write ``RUN/<stage>.json``: score name -> value."""
+        if self.trainer.is_global_zero:
+            scores = {name: float(value) for name, value in sorted(self.trainer.callback_metrics.items()) if name.startswith(f"{stage}/")}
+            path = Path(self.trainer.default_root_dir) / f"{stage}.json"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(scores, indent=2) + "\n")
+
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Add the callbacks and loggers that the config does not name itself."""
-        config = self.config[self.subcommand]
+        config = self._settings()
         given = [] if config.trainer.callbacks is None else config.trainer.callbacks
         named = {callback.class_path.rsplit(".", 1)[-1] for callback in given}
         ours = [callback for callback in _default_callbacks(config.run) if type(callback).__name__ not in named]
@@ -90,6 +114,7 @@ def _default_callbacks(run: str) -> list[L.Callback]:
         ProgressBar(),
         RichModelSummary(max_depth=2),
         LearningRateMonitor("step"),
+        PredictionWriter(),
         ModelCheckpoint(Path(run) / "checkpoints", filename="epoch-{epoch:04d}", save_last=True, auto_insert_metric_name=False),
     ]
 
@@ -118,9 +143,28 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-def _command(arguments: list[str]) -> None:
+def load_run(folder: str | Path) -> tuple[L.LightningModule, L.LightningDataModule]:
+    """Return the model of a run, with the weights of its last checkpoint, in evaluation mode, and its data module.
+
+    Args:
+        folder: of the run, as given to ``fit --run``.
+
+    Raises:
+        ValueError: the folder holds no run.
+    """
+    config, checkpoint = Path(folder) / "config.yaml", Path(folder) / "checkpoints" / "last.ckpt"
+    for path in (config, checkpoint):
+        if not path.is_file():
+            raise ValueError(f"no run in {folder}: {path.relative_to(folder)} not found.")
+    _silence()
+    command = _command(["--config", str(config)], run=False)
+    command.model.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"])
+    return command.model.eval(), command.datamodule
+
+
+def _command(arguments: list[str], run: bool = True) -> Command:
     strict = {"exit_on_error": False, "allow_abbrev": False}  # a typo must not set another option
-    Command(
+    return Command(
         L.LightningModule,
         L.LightningDataModule,
         subclass_mode_model=True,
@@ -129,6 +173,7 @@ def _command(arguments: list[str]) -> None:
         seed_everything_default=0,
         trainer_defaults={"max_epochs": MAX_EPOCHS, "log_every_n_steps": 20},
         save_config_callback=SaveRunConfig,
-        parser_kwargs={**strict, **dict.fromkeys(SUBCOMMANDS, strict)},
+        parser_kwargs={**strict, **dict.fromkeys(SUBCOMMANDS, strict)} if run else strict,
+        run=run,
         args=arguments,
     )

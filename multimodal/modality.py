@@ -104,10 +104,10 @@ class Modality(nn.Module):
         shown, shown_as_mask = self.corruption(self.embed, tokens, masked, items.seed)
         return MaskedView(shown, ids, masked, shown_as_mask, items.sample[tokens.item])
 
-    def plain_tokens(self, items: Items) -> tuple[Tensor, Tensor]:
-        """Return the embedded tokens ``(n, d)`` with nothing hidden, and the sample of each, ``(n,)``."""
+    def plain_tokens(self, items: Items) -> tuple[Tensor, Tensor, Tensor]:
+        """Return, with nothing hidden, the embedded tokens ``(n, d)``, the sample of each ``(n,)`` and its coordinates ``(n, axes)``."""
         tokens = self.embed.tokens(items.values, items.lengths)
-        return self.embed(tokens), items.sample[tokens.item]
+        return self.embed(tokens), items.sample[tokens.item], tokens.coordinates
 
 
 def _tokenizer_of(transform: Transform) -> Tokenizer:

@@ -4,7 +4,7 @@ from multimodal.nn.attention import Attention
 from multimodal.nn.block import Block, DropPath, LayerNorm, LayerScale, Mlp
 from multimodal.nn.encoder import Encoded, Encoder, initialize_linear, pool_mean
 from multimodal.nn.packing import Packing
-from multimodal.nn.positions import LearnedPosition, SinCosPosition, SinCosPosition2d
+from multimodal.nn.positions import LearnedPosition, RotaryPosition, SinCosPosition, SinCosPosition2d
 from multimodal.nn.prediction import Prediction, PredictionHead
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "Packing",
     "Prediction",
     "PredictionHead",
+    "RotaryPosition",
     "SinCosPosition",
     "SinCosPosition2d",
     "initialize_linear",

@@ -1,8 +1,9 @@
 """Multi-head self-attention over packed sequences.
 
-Letters in shapes: n tokens, d width.
+Letters in shapes: n tokens, d width, h heads, e width of a head.
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -32,9 +33,19 @@ class Attention(nn.Module):
         self.query_value_bias = nn.Parameter(torch.zeros(2, dim)) if bias == "query_value" else None
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Float[Tensor, "n d"], packing: Packing) -> Float[Tensor, "n d"]:
-        """Mix tokens within each sequence; ``x`` is in packed order."""
+    def forward(
+        self, x: Float[Tensor, "n d"], packing: Packing, rotate: Callable[[Tensor], Tensor] | None = None
+    ) -> Float[Tensor, "n d"]:
+        """Mix tokens within each sequence.
+
+        Args:
+            x: in packed order.
+            packing: the attention plan.
+            rotate: turns queries and keys ``(n, h, e)`` by their positions; None: positions are in the tokens.
+        """
         query, key, value = self._project(x).unflatten(-1, (3, self.num_heads, -1)).unbind(1)  # n (3 h e) -> 3 x n h e
+        if rotate is not None:
+            query, key = rotate(query), rotate(key)
         mixed = packing.attend(query, key, value, self.dropout if self.training else 0.0)
         return self.proj(mixed.flatten(1))
 

@@ -1,6 +1,6 @@
 """The shared encoder: bidirectional, over packed sequences, of no modality.
 
-Letters in shapes: n tokens, s sequences, d width.
+Letters in shapes: n tokens, s sequences, d width, a axes.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from multimodal.nn.attention import Attention
 from multimodal.nn.block import Block, LayerNorm, Mlp
 from multimodal.nn.packing import Packing
+from multimodal.nn.positions import RotaryPosition
 
 
 class Encoded(NamedTuple):
@@ -34,7 +36,8 @@ class Encoded(NamedTuple):
 class Encoder(nn.Module):
     """Pre-norm transformer encoder, shared by all modalities (ViT, https://arxiv.org/abs/2010.11929; BEiT's options).
 
-    Positions are the embeddings' affair: the encoder sees vectors and the sequence that each belongs to.
+    The encoder sees vectors, the sequence that each belongs to and, for rotary positions, where each lies in its item. Other positions
+    are the embeddings' affair.
 
     Args:
         dim: width of the tokens.
@@ -46,6 +49,7 @@ class Encoder(nn.Module):
         layer_scale: first value of the layer scale; None: no layer scale. BEiT base 0.1, large 1e-5.
         drop_path: stochastic-depth rate of the last layer; it grows linearly from 0 in the first.
         dropout: share of attention weights dropped in training.
+        rotary: builds rotary positions from the width of a head; None: positions come with the tokens alone.
         class_token: whether each sequence gets a learned first token that no modality predicts.
     """
 
@@ -60,6 +64,7 @@ class Encoder(nn.Module):
         layer_scale: float | None = None,
         drop_path: float = 0.0,
         dropout: float = 0.0,
+        rotary: Callable[[int], RotaryPosition] | None = None,
         class_token: bool = False,
     ) -> None:
         super().__init__()
@@ -68,6 +73,7 @@ class Encoder(nn.Module):
         rates = [drop_path * i / max(depth - 1, 1) for i in range(depth)]
         self.blocks = nn.ModuleList(Block(dim, attention, mlp, norm, layer_scale, rate) for rate in rates)
         self.norm = norm(dim)
+        self.rotary = rotary(dim // num_heads) if rotary else None
         self.class_token = nn.Parameter(torch.zeros(1, dim)) if class_token else None
         self._initialize()
 
@@ -79,17 +85,24 @@ class Encoder(nn.Module):
             for weight in (block.attn.proj.weight, block.mlp.fc2.weight):
                 weight.data.div_(math.sqrt(2 * number))
 
-    def forward(self, tokens: Float[Tensor, "n d"], sequence: Int[Tensor, " n"]) -> Encoded:
+    def forward(
+        self, tokens: Float[Tensor, "n d"], sequence: Int[Tensor, " n"], coordinates: Shaped[Tensor, "n a"] | None = None
+    ) -> Encoded:
         """Encode tokens of several sequences, given in any order.
 
         Args:
-            tokens: embedded tokens, positions included.
+            tokens: embedded tokens.
             sequence: the number of the sequence of each token, from 0. Tokens of one sequence see each other and no others.
+            coordinates: where each token lies in its item; needed for rotary positions only.
         """
-        return self.forward_intermediates(tokens, sequence, ())[0]
+        return self.forward_intermediates(tokens, sequence, coordinates)[0]
 
     def forward_intermediates(
-        self, tokens: Float[Tensor, "n d"], sequence: Int[Tensor, " n"], indices: Sequence[int]
+        self,
+        tokens: Float[Tensor, "n d"],
+        sequence: Int[Tensor, " n"],
+        coordinates: Shaped[Tensor, "n a"] | None = None,
+        indices: Sequence[int] = (),
     ) -> tuple[Encoded, list[Float[Tensor, "n d"]]]:
         """Encode, and return also the tokens after the layers ``indices`` (from 0; before the final norm)."""
         num_sequences = 0
@@ -97,15 +110,24 @@ class Encoder(nn.Module):
             num_sequences = int(sequence.max()) + 1
             tokens = torch.cat([self.class_token.expand(num_sequences, -1), tokens])
             sequence = torch.cat([torch.arange(num_sequences, device=sequence.device), sequence])
+            coordinates = None if coordinates is None else F.pad(coordinates, (0, 0, num_sequences, 0))
         packing = Packing.from_sequence(sequence)
+        rotate = self._rotation(coordinates, packing)
         x = tokens[packing.order]
         intermediates = []
         for index, block in enumerate(self.blocks):
-            x = block(x, packing)
+            x = block(x, packing, rotate)
             if index in indices:
                 intermediates.append(x[packing.inverse][num_sequences:])
         x = self.norm(x)[packing.inverse]
         return Encoded(x[num_sequences:], x[:num_sequences] if num_sequences else None), intermediates
+
+    def _rotation(self, coordinates: Tensor | None, packing: Packing) -> Callable[[Tensor], Tensor] | None:
+        if self.rotary is None:
+            return None
+        if coordinates is None:
+            raise ValueError("an encoder with rotary positions needs the coordinates of the tokens.")
+        return partial(self.rotary, angles=self.rotary.angles(coordinates[packing.order]))
 
 
 def initialize_linear(module: nn.Module) -> None:

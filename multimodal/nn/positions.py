@@ -1,6 +1,6 @@
-"""Positions that are added to embedded tokens.
+"""Positions: added to embedded tokens, or turned into rotations of queries and keys.
 
-Letters in shapes: n tokens, a axes, d width.
+Letters in shapes: n tokens, a axes, d width, h heads, e width of a head.
 """
 
 import math
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 class SinCosPosition(nn.Module):
@@ -66,3 +67,41 @@ class LearnedPosition(nn.Module):
         for axis, extent in enumerate(self.size):
             index = index * extent + coordinates[:, axis]
         return self.table[index]
+
+
+class RotaryPosition(nn.Module):
+    """Rotate pairs of channels of queries and keys by angles that grow with the coordinates (RoFormer, https://arxiv.org/abs/2104.09864).
+
+    Attention then depends on the *difference* of two positions, along each axis by itself. Each axis has an equal share of the channels;
+    tokens with fewer coordinates (sequences beside images) leave the channels of the other axes as they are.
+
+    Args:
+        dim: width of a head; a multiple of ``2 * axes``.
+        axes: number of coordinates that count.
+        max_period: longest wavelength is ``2 pi max_period``.
+    """
+
+    def __init__(self, dim: int, axes: int = 2, max_period: float = 100.0) -> None:
+        super().__init__()
+        if dim % (2 * axes):
+            raise ValueError(f"the width of a head must be a multiple of 2 * axes, got {dim} and axes {axes}.")
+        self.axes = axes
+        count = dim // (2 * axes)
+        self.register_buffer("frequencies", max_period ** (-torch.arange(count) / count), persistent=False)
+
+    def angles(self, coordinates: Shaped[Tensor, "n a"]) -> Float[Tensor, "n 1 f"]:
+        """Return the angle of each pair of channels; computed once for all layers and heads.
+
+        Raises:
+            ValueError: the tokens have more coordinates than this has axes.
+        """
+        if coordinates.shape[1] > self.axes:
+            raise ValueError(f"tokens have {coordinates.shape[1]} coordinates, the rotary position {self.axes} axes: set axes.")
+        angles = F.pad(coordinates, (0, self.axes - coordinates.shape[1]))[..., None] * self.frequencies  # n a f
+        return angles.flatten(1)[:, None]
+
+    def forward(self, x: Float[Tensor, "n h e"], angles: Float[Tensor, "n 1 f"]) -> Float[Tensor, "n h e"]:
+        """Rotate the first half of the channels against the second."""
+        first, second = x.chunk(2, dim=-1)
+        cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+        return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)

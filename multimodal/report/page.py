@@ -15,7 +15,7 @@ STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 960px; margin: 2em auto; padding: 0 1em; color: #1c1e21; }
 h1 { font-size: 1.5em } h2 { font-size: 1.15em; margin-top: 2em; border-bottom: 1px solid #ddd }
 .charts { display: flex; flex-wrap: wrap; gap: 1em } .charts svg { width: 440px; max-width: 100% }
-svg text { font-size: 11px; fill: #555 } svg text[fill] { fill: unset } svg .title { font-size: 12px; font-weight: 600; fill: #1c1e21 }
+svg text { font-size: 11px; fill: #555 } svg .title { font-size: 12px; font-weight: 600; fill: #1c1e21 }
 svg .grid { stroke: #eee } table { border-collapse: collapse } td, th { padding: .25em .8em; text-align: right; border-bottom: 1px solid #eee }
 td:first-child, th:first-child { text-align: left } img { max-width: 100%; border: 1px solid #ddd; image-rendering: pixelated }
 figure { margin: 1em 0 } figcaption { color: #666; font-size: .9em } pre { background: #f6f8fa; padding: 1em; overflow-x: auto; font-size: 12px }
@@ -101,7 +101,9 @@ def _probe_table(rows: Sequence[dict[str, str]]) -> str:
         gain = float(last["accuracy"]) - float(first["accuracy"])
         scores = [f"{float(row['accuracy']):.3f} ± {float(row['std']):.3f}" for row in (first, last)]
         lines.append((modality, layer, method, labels if labels != "0" else "all", *scores, f"{gain:+.3f}"))
-    head = ("modality", "layer", "method", "labels per class", f"step {rows[0]['step']}", f"step {rows[-1]['step']}", "gain") if rows else ()
+    head = (
+        ("modality", "layer", "method", "labels per class", f"step {rows[0]['step']}", f"step {rows[-1]['step']}", "gain") if rows else ()
+    )
     return _table(head, lines) if lines else ""
 
 

@@ -46,13 +46,17 @@ class RunFolder:
             path=path,
             curves=_curves(files),
             pictures=pictures,
-            probes=list(csv.DictReader(probes.open(newline=""))) if probes.is_file() else [],
+            probes=_rows(probes) if probes.is_file() else [],
             config=config.read_text() if config.is_file() else "",
         )
 
     def modalities(self) -> list[str]:
         """Return the names of the modalities that have curves of their own."""
-        names = {name.split("/")[2] for name in self.curves if name.split("/")[0] in STAGES and name.split("/")[1:2] == ["loss"] and name.count("/") == 2}
+        names = {
+            name.split("/")[2]
+            for name in self.curves
+            if name.split("/")[0] in STAGES and name.split("/")[1:2] == ["loss"] and name.count("/") == 2
+        }
         return sorted(names)
 
     def stage_curves(self, name: str) -> dict[str, Curve]:
@@ -64,9 +68,14 @@ def _curves(files: list[Path]) -> dict[str, Curve]:
     """Join the files of a run that was continued; where steps overlap, the later file holds."""
     values: dict[str, dict[int, float]] = defaultdict(dict)
     for file in files:
-        with file.open(newline="") as lines:
-            for row in csv.DictReader(lines):
-                for name, value in row.items():
-                    if name not in ("step", "epoch") and value:
-                        values[name][int(row["step"])] = float(value)
+        for row in _rows(file):
+            for name, value in row.items():
+                if name not in ("step", "epoch") and value:
+                    values[name][int(row["step"])] = float(value)
     return {name: sorted(points.items()) for name, points in values.items()}
+
+
+def _rows(file: Path) -> list[dict[str, str]]:
+    """Return the rows that are whole: a run that is being written, or was killed, may end within a line."""
+    whole, _, _ = file.read_text().rpartition("\n")
+    return list(csv.DictReader(whole.split("\n")))

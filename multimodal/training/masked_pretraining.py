@@ -13,6 +13,7 @@ import lightning as L
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -78,7 +79,8 @@ class MaskedPretraining(L.LightningModule):
         views = {name: modality.masked_view(items) for name, (modality, items) in present.items()}
         vectors = [self.modalities[name].embed(view.tokens, view.shown_as_mask) for name, view in views.items()]
         sequence = torch.cat([view.sample for view in views.values()])
-        hidden = self.encoder(torch.cat(vectors), sequence).tokens.split([len(x) for x in vectors])
+        coordinates = _join_coordinates([view.tokens.coordinates for view in views.values()])
+        hidden = self.encoder(torch.cat(vectors), sequence, coordinates).tokens.split([len(x) for x in vectors])
         return {name: EncodedView(self.modalities[name], view, x) for (name, view), x in zip(views.items(), hidden, strict=True)}
 
     @torch.no_grad()
@@ -90,8 +92,8 @@ class MaskedPretraining(L.LightningModule):
             name: of the modality.
             layer: index of the layer to read, before the final norm; None: the encoder's output.
         """
-        tokens, sequence = self.modalities[name].plain_tokens(batch.items[name])
-        encoded, layers = self.encoder.forward_intermediates(tokens, sequence, () if layer is None else (layer,))
+        tokens, sequence, coordinates = self.modalities[name].plain_tokens(batch.items[name])
+        encoded, layers = self.encoder.forward_intermediates(tokens, sequence, coordinates, () if layer is None else (layer,))
         return pool_mean(layers[0] if layers else encoded.tokens, sequence, batch.num_samples)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -150,9 +152,10 @@ class MaskedPretraining(L.LightningModule):
         """Log loss and accuracy over the whole split."""
         self._log_scores("test")
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> Mapping[str, Any]:
-        """Return the keys and, for each modality, the features ``(s, d)`` of its samples."""
-        return {"keys": batch.keys, **{name: self.features(batch, name) for name in batch.items}}
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, tuple[list[str], Tensor]]:
+        """Return modality name -> keys and features ``(samples with it, d)``."""
+        present = {name: items.sample.unique() for name, items in batch.items.items()}
+        return {name: ([batch.keys[i] for i in index.tolist()], self.features(batch, name)[index]) for name, index in present.items()}
 
     @torch.no_grad()
     def pictures(self, batch: Batch, count: int) -> dict[str, list[Mapping[str, Tensor]]]:
@@ -181,6 +184,12 @@ class MaskedPretraining(L.LightningModule):
         optimizer = self.make_optimizer(parameter_groups(self))
         steps = int(self.trainer.estimated_stepping_batches)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.make_schedule(optimizer, steps), "interval": "step"}}
+
+
+def _join_coordinates(coordinates: Sequence[Tensor]) -> Tensor:
+    """Join coordinates of different numbers of axes; missing ones are 0."""
+    axes = max(x.shape[1] for x in coordinates)
+    return torch.cat([F.pad(x, (0, axes - x.shape[1])) for x in coordinates])
 
 
 def weighted_sums(terms: Iterable[Term]) -> tuple[Tensor, Tensor]:

@@ -105,9 +105,11 @@ class TokenizerTraining(L.LightningModule):
         self.log_dict({f"{stage}/codebook/{name}": value for name, value in use.items()}, batch_size=1)
         return float(use["usage"])
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> Mapping[str, Any]:
-        """Return the keys and the ids of a batch."""
-        return {"keys": batch.keys, "ids": self.tokenizer.encode(_values(batch.items[self.name]))}
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, tuple[list[str], Tensor]]:
+        """Return modality name -> keys and ids ``(items, tokens of an item, ...)``."""
+        items = batch.items[self.name]
+        ids = self.tokenizer.encode(_values(items))
+        return {self.name: ([batch.keys[i] for i in items.sample.tolist()], ids.unflatten(0, (len(items), -1)))}
 
     def on_train_end(self) -> None:
         """Write the tokenizer into the run's folder."""

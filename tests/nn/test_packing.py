@@ -61,7 +61,7 @@ def test_sequences_without_tokens_are_allowed():
 def test_intermediates_are_the_states_between_layers():
     encoder = Encoder(dim=16, depth=3, num_heads=2).eval()
     tokens, sequence = torch.randn(7, 16), sequence_of([3, 4])
-    encoded, layers = encoder.forward_intermediates(tokens, sequence, (0, 2))
+    encoded, layers = encoder.forward_intermediates(tokens, sequence, indices=(0, 2))
     assert len(layers) == 2
     torch.testing.assert_close(encoder.norm(layers[1]), encoded.tokens)
 

@@ -78,7 +78,9 @@ class DiscreteVAE(PretrainedTokenizer):
         """
         stride = 2**self.num_layers
         if pixels.shape[1] != self.channels or pixels.shape[2] % stride or pixels.shape[3] % stride:
-            raise ValueError(f"this tokenizer reads {self.channels} channels and sides that {stride} divides, got {tuple(pixels.shape[1:])}.")
+            raise ValueError(
+                f"this tokenizer reads {self.channels} channels and sides that {stride} divides, got {tuple(pixels.shape[1:])}."
+            )
         return self.encoder(pixels.float() / 127.5 - 1)
 
     def encode(self, values: UInt8[Tensor, "b c height width"]) -> Int[Tensor, " n"]:

@@ -1,0 +1,94 @@
+"""Batches: items find their samples again, whatever each sample has."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from multimodal.batch import Item, Sample, collate
+
+LABELS = ("kind", "maker")
+
+
+@st.composite
+def samples_strategy(draw) -> list[Sample]:
+    """Samples with any of two modalities (one ragged, also with nothing in it) and any of two labels."""
+    samples = []
+    for number in range(draw(st.integers(1, 6))):
+        items = {}
+        if draw(st.booleans()):
+            items["fixed"] = Item(torch.full((2, 3), number), tokenizer_values=torch.full((4,), number))
+        if draw(st.booleans()):
+            items["ragged"] = Item(torch.full((draw(st.integers(0, 4)), 2), number), ragged=True)
+        labels = {name: draw(st.integers(0, 9)) for name in LABELS if draw(st.booleans())}
+        samples.append(Sample(f"key{number}", items, labels, seed=draw(st.integers(0, 2**63 - 1))))
+    return samples
+
+
+@given(samples_strategy())
+def test_every_item_is_found_again(samples):
+    batch = collate(samples)
+    assert batch.keys == tuple(sample.key for sample in samples) and batch.num_samples == len(samples)
+    assert set(batch.items) == {name for sample in samples for name in sample.items}
+    for name, items in batch.items.items():
+        present = [number for number, sample in enumerate(samples) if name in sample.items]
+        assert items.sample.tolist() == present and len(items) == len(present)
+        assert items.seed.tolist() == [samples[number].seed for number in present]
+        values = items.values if items.lengths is None else items.values.split(items.lengths.tolist())
+        for value, number in zip(values, present, strict=True):
+            assert torch.equal(value, samples[number].items[name].values)
+    if "fixed" in batch.items:
+        assert batch.items["fixed"].lengths is None
+        assert batch.items["fixed"].tokenizer_values[:, 0].tolist() == batch.items["fixed"].sample.tolist()
+
+
+@given(samples_strategy())
+def test_labels_are_minus_one_where_a_sample_has_none(samples):
+    batch = collate(samples)
+    assert set(batch.labels) == {name for sample in samples for name in sample.labels}
+    for name, label in batch.labels.items():
+        assert label.tolist() == [sample.labels.get(name, -1) for sample in samples]
+        assert label.dtype == torch.int64
+
+
+@given(samples_strategy())
+def test_moving_a_batch_moves_every_tensor_and_leaves_the_old_one(samples):
+    batch = collate(samples)
+    moved = batch.to("meta")
+    assert moved.keys == batch.keys and set(moved.items) == set(batch.items) and set(moved.labels) == set(batch.labels)
+    for name, items in moved.items.items():
+        tensors = {field: value for field, value in vars(items).items() if value is not None}
+        assert all(
+            value.device.type == "meta" and value.shape == getattr(batch.items[name], field).shape for field, value in tensors.items()
+        )
+        assert batch.items[name].values.device.type == "cpu"
+    assert all(label.device.type == "meta" for label in moved.labels.values())
+
+
+def test_no_samples_are_refused():
+    with pytest.raises(ValueError, match="at least one sample"):
+        collate([])
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        (Item(torch.zeros(2)), Item(torch.zeros(3)), r"modality 'a' differ in shape \[\(2,\), \(3,\)\]"),
+        (Item(torch.zeros(2, 2), ragged=True), Item(torch.zeros(2, 3), ragged=True), r"modality 'a' differ in shape"),
+        (Item(torch.zeros(2), ragged=True), Item(torch.zeros(2)), "modality 'a' .* ragged"),
+        (Item(torch.zeros(2)), Item(torch.zeros(2), ragged=True), "modality 'a' .* ragged"),
+        (Item(torch.zeros(2)), Item(torch.zeros(2), torch.zeros(4)), "1 of 2 items of modality 'a' have a tokenizer view"),
+        (Item(torch.zeros(2), torch.zeros(4)), Item(torch.zeros(2), torch.zeros(5)), "modality 'a' differ in shape"),
+    ],
+)
+def test_items_that_do_not_fit_are_refused(first, second, message):
+    with pytest.raises(ValueError, match=message):
+        collate([Sample("x", {"a": first}), Sample("y", {"a": second})])
+
+
+def test_batches_survive_a_data_worker():
+    samples = [[Sample(str(number), {"a": Item(torch.full((2,), number))}, {"l": number})] for number in range(3)]
+    loader = torch.utils.data.DataLoader(samples, batch_size=None, collate_fn=collate, num_workers=1)
+    assert [(batch.keys, batch.items["a"].values.tolist(), batch.labels["l"].tolist()) for batch in loader] == [
+        ((str(number),), [[number, number]], [number]) for number in range(3)
+    ]

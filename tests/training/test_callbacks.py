@@ -1,0 +1,160 @@
+"""LabelProbe and PictureLogger in real training runs."""
+
+import csv
+from dataclasses import replace
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from PIL import Image
+
+from multimodal.batch import collate
+from multimodal.tokenizers.image import PatchGridRenderer
+from multimodal.training.callbacks import LabelProbe, PictureLogger
+from multimodal.training.callbacks.pictures import picture_grid
+
+EPOCHS, STEPS = 3, 2
+
+
+class Data(L.LightningDataModule):
+    """Batches of the samples, the same in each split."""
+
+    def __init__(self, batches):
+        super().__init__()
+        self.batches, self.asked = batches, []
+
+    def evaluation_dataloader(self, split):
+        self.asked.append(split)
+        return torch.utils.data.DataLoader(self.batches, batch_size=None)
+
+    def train_dataloader(self):
+        return torch.utils.data.DataLoader(self.batches, batch_size=None)
+
+    val_dataloader = train_dataloader
+
+
+@pytest.fixture
+def data(mixed_samples):
+    """Two batches; sample 3 has no label, and the label of a picture is whether its first pixel is bright."""
+    labelled = []
+    for number, sample in enumerate(mixed_samples * 4):
+        if "picture" in sample.items:
+            pixels = sample.items["picture"].values // 8 + (200 if number % 2 else 0)
+            sample = replace(sample, items={**sample.items, "picture": replace(sample.items["picture"], values=pixels.to(torch.uint8))})
+        labelled.append(sample if number % 8 == 3 else replace(sample, labels={"label": number % 2}))
+    return Data([collate(labelled[:14]), collate(labelled[14:])])
+
+
+@pytest.fixture
+def model(make_model):
+    model = make_model()
+    model.modalities["picture"].renderer = PatchGridRenderer((4, 4), min_size=40)
+    return model
+
+
+def fit(folder, model, data, *callbacks, loggers=False, **settings):
+    quiet = {"enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = L.Trainer(
+        accelerator="cpu",
+        max_epochs=EPOCHS,
+        callbacks=list(callbacks),
+        default_root_dir=folder,
+        logger=loggers,
+        log_every_n_steps=1,
+        **quiet,
+        **settings,
+    )
+    trainer.fit(model, datamodule=data)
+    return trainer
+
+
+def rows_of(folder) -> list[dict[str, str]]:
+    with (folder / "probe.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_probes_at_the_start_and_at_the_end(tmp_path, model, data):
+    logger = CSVLogger(tmp_path, name="metrics")
+    fit(tmp_path, model, data, LabelProbe("picture", labels_per_class=(2, 0), draws=3), loggers=logger)
+    rows = rows_of(tmp_path)
+    assert [row["step"] for row in rows] == ["0"] * 4 + [str(EPOCHS * STEPS)] * 4
+    assert [(row["method"], row["labels_per_class"], row["draws"]) for row in rows[:4]] == [
+        ("knn", "2", "3"),
+        ("linear", "2", "3"),
+        ("knn", "0", "1"),
+        ("linear", "0", "1"),
+    ]
+    assert {(row["modality"], row["layer"]) for row in rows} == {("picture", "out")}
+    assert all(float(row["accuracy"]) == 1.0 for row in rows)  # bright and dark pictures are told apart by any encoder
+    assert data.asked == ["train", "test"] * 2
+    with (tmp_path / "metrics/version_0/metrics.csv").open(newline="") as file:
+        logged = [row for row in csv.DictReader(file) if row.get("probe/picture/linear_all")]
+    assert [(row["step"], row["probe/picture/knn_2"]) for row in logged] == [("0", "1.0"), (str(EPOCHS * STEPS), "1.0")]
+
+
+def test_probes_between_epochs_come_once_each(tmp_path, model, data):
+    fit(tmp_path, model, data, LabelProbe("picture", labels_per_class=(0,), every_n_epochs=1, layer=0))
+    rows = rows_of(tmp_path)
+    assert [int(row["step"]) for row in rows] == [step for step in (0, 2, 4, 6) for _ in range(2)]
+    assert {row["layer"] for row in rows} == {"0"}
+
+
+def test_probing_leaves_training_as_it_is(tmp_path, make_model, data):
+    trained = []
+    for callbacks in ((), (LabelProbe("picture", labels_per_class=(2,), every_n_epochs=1), PictureLogger())):
+        model = make_model()
+        modes = []
+        model.on_train_batch_start = lambda *args, modes=modes, model=model: modes.append(model.training)
+        fit(tmp_path, model, data, *callbacks)
+        assert modes == [True] * EPOCHS * STEPS
+        trained.append(model.state_dict())
+    assert all(torch.equal(trained[0][name], trained[1][name]) for name in trained[0])
+
+
+def test_unlabelled_samples_and_those_without_the_modality_are_left_out(model, data):
+    features, labels = LabelProbe("pairs")._features(model, data.evaluation_dataloader("train"))
+    usable = [
+        bool(label >= 0 and number in batch.items["pairs"].sample)
+        for batch in data.batches
+        for number, label in enumerate(batch.labels["label"])
+    ]
+    assert len(features) == len(labels) == sum(usable) < len(usable)
+    assert labels.min() == 0 and (features.abs().sum(1) > 0).all()
+    expected = torch.cat([model.features(batch, "pairs") for batch in data.batches])[torch.tensor(usable)]
+    torch.testing.assert_close(features, expected)
+
+
+def test_names_that_do_not_exist_are_refused(tmp_path, model, data):
+    with pytest.raises(ValueError, match=r"no modality 'sound', only \['pairs', 'picture'\]"):
+        fit(tmp_path, model, data, LabelProbe("sound"))
+    with pytest.raises(ValueError, match="no sample has both modality 'picture' and label 'mood'"):
+        fit(tmp_path, model, data, LabelProbe("picture", label="mood"))
+
+
+def test_pictures_are_drawn_at_every_validation(tmp_path, model, data):
+    fit(tmp_path, model, data, PictureLogger(count=3), loggers=TensorBoardLogger(tmp_path, name="logs", version=""))
+    files = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.glob("pictures/**/*.png"))
+    assert files == [f"pictures/picture/step-{step:08d}.png" for step in (2, 4, 6)]  # none before training, none of what has no renderer
+    grids = [np.asarray(Image.open(tmp_path / file)) for file in files]
+    side = 48  # 16 pixels, enlarged to at least 40
+    assert {grid.shape for grid in grids} == {(16 + 3 * side + 4 * 6, 4 * side + 5 * 6, 3)}
+    item, masked = (slice(None), slice(0, 6 + side)), (slice(None), slice(6 + side, 12 + 2 * side))
+    assert all(np.array_equal(grids[0][place], grid[place]) for grid in grids for place in (item, masked))  # the same items and masks
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(tmp_path / "logs")).Reload()
+    assert [event.step for event in events.Images("picture")] == [2, 4, 6]
+
+
+def test_a_grid_places_pictures_of_different_sizes_without_overlap():
+    rows = [
+        {"left": torch.full((3, 20, 90), 10, dtype=torch.uint8), "right": torch.full((3, 30, 60), 20, dtype=torch.uint8)},
+        {"left": torch.full((3, 40, 50), 30, dtype=torch.uint8), "right": torch.full((3, 10, 70), 40, dtype=torch.uint8)},
+    ]
+    grid = np.asarray(picture_grid(rows))
+    assert grid.shape == (16 + 3 * 6 + 30 + 40, 3 * 6 + 90 + 70, 3)
+    places = ((10, 22, 6, 20, 90), (20, 22, 102, 30, 60), (30, 58, 6, 40, 50), (40, 58, 102, 10, 70))
+    for shade, top, left, height, width in places:  # margins of 6 pixels below a line of 16 for the titles
+        assert (grid[top : top + height, left : left + width] == shade).all()

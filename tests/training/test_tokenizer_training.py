@@ -1,0 +1,133 @@
+"""Training a tokenizer: the loss falls, the folder loads, a collapse is announced."""
+
+import csv
+import warnings
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.loggers import CSVLogger
+
+from multimodal.batch import Item, Sample, collate
+from multimodal.tokenizers.image import DiscreteVAE, ImageTransform, PatchGridRenderer
+from multimodal.tokenizers.pretrained import load_tokenizer
+from multimodal.training import TokenizerTraining
+from multimodal.training.callbacks import PictureLogger
+from multimodal.training.scores import CodebookUse
+
+
+def make_batches(with_view: bool = False) -> list:
+    """Two batches of random images of flat squares; with a view, the encoder's values are another size."""
+    generator = torch.Generator().manual_seed(0)
+    images = (torch.randint(4, (12, 1, 2, 2), generator=generator) * 85).to(torch.uint8).repeat_interleave(4, 2).repeat_interleave(4, 3)
+    items = [Item(torch.zeros(1, 5, 5, dtype=torch.uint8), tokenizer_values=x) if with_view else Item(x) for x in images]
+    samples = [Sample(str(number), {"drawing": item}, seed=number) for number, item in enumerate(items)]
+    return [collate(samples[:8]), collate(samples[8:])]
+
+
+def make_training(**settings) -> TokenizerTraining:
+    torch.manual_seed(0)
+    tokenizer = DiscreteVAE(num_tokens=16, channels=1, num_layers=2, width=8, codebook_dim=8)
+    return TokenizerTraining(tokenizer, ImageTransform(size=8, channels=1), name="drawing", **settings)
+
+
+def trainer_for(folder, epochs: int = 1, **settings) -> L.Trainer:
+    quiet = {"enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    return L.Trainer(
+        accelerator="cpu", max_epochs=epochs, default_root_dir=folder, log_every_n_steps=1, **quiet, **{"logger": False} | settings
+    )
+
+
+def loader(**settings):
+    return torch.utils.data.DataLoader(make_batches(**settings), batch_size=None)
+
+
+def logged(folder) -> dict[str, list[float]]:
+    with (folder / "metrics/version_0/metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {name: [float(row[name]) for row in rows if row[name]] for name in rows[0]}
+
+
+def test_the_run_leaves_a_tokenizer_and_its_curves(tmp_path):
+    training = make_training(renderer=PatchGridRenderer((2, 2), min_size=8), optimizer=lambda groups: torch.optim.AdamW(groups, lr=5e-3))
+    trainer = trainer_for(
+        tmp_path, epochs=100, logger=CSVLogger(tmp_path, name="metrics"), callbacks=[PictureLogger(3)], check_val_every_n_epoch=20
+    )
+    trainer.fit(training, loader(), loader())
+    loaded = load_tokenizer(str(tmp_path / "tokenizer"))
+    values = make_batches()[0].items["drawing"].values
+    assert loaded.fingerprint() == training.tokenizer.fingerprint()
+    assert torch.equal(loaded.encode(values), training.tokenizer.encode(values))
+
+    curves = logged(tmp_path)
+    assert curves["val/reconstruction"][-1] < 0.4 * curves["train/reconstruction"][0]
+    assert len(curves["train/loss"]) == 200 and curves["train/temperature"][0] == 1.0 and curves["train/temperature"][-1] < 0.07
+    ids = torch.cat([loaded.encode(batch.items["drawing"].values) for batch in make_batches()])
+    counts = ids.bincount(minlength=16)
+    share = counts[counts > 0] / counts.sum()
+    assert curves["val/codebook/usage"][-1] == pytest.approx((counts > 0).sum().item() / 16)
+    assert curves["val/codebook/dead_codes"][-1] == (counts == 0).sum()
+    assert curves["val/codebook/perplexity"][-1] == pytest.approx(torch.exp(-(share * share.log()).sum()).item(), rel=1e-4)
+    assert len(list((tmp_path / "pictures/drawing").glob("step-*.png"))) == 5
+
+
+def test_pictures_show_the_image_and_what_its_tokens_keep():
+    renderer = PatchGridRenderer((2, 2), min_size=8)
+    training = make_training(renderer=renderer).eval()
+    batch = make_batches(with_view=True)[0]
+    rows = training.pictures(batch, 2)["drawing"]
+    assert [list(row) for row in rows] == [["image", "tokens decoded"]] * 2
+    view = batch.items["drawing"].tokenizer_values
+    assert torch.equal(rows[1]["image"], view[1].expand(3, -1, -1))
+    decoded = training.tokenizer.decode(training.tokenizer.encode(view[1:2]).view(1, 2, 2))[0]
+    assert torch.equal(rows[1]["tokens decoded"], (decoded * 255).round().to(torch.uint8).expand(3, -1, -1))
+    assert make_training().pictures(batch, 2) == {}
+
+
+def test_the_tokenizers_view_is_what_is_trained_on(tmp_path):
+    training = make_training()
+    trainer_for(tmp_path).fit(training, loader(with_view=True), loader(with_view=True))  # values of 5 x 5 would be refused
+    found = trainer_for(tmp_path).predict(training, loader(with_view=True))
+    assert [part["keys"] for part in found] == [batch.keys for batch in make_batches()]
+    for part, batch in zip(found, make_batches(), strict=True):
+        assert torch.equal(part["ids"], training.tokenizer.encode(batch.items["drawing"].values))
+
+
+def collapse(training: TokenizerTraining) -> TokenizerTraining:
+    training.tokenizer.encoder[-1].weight.data.zero_()
+    training.tokenizer.encoder[-1].bias.data.copy_(torch.arange(16.0))
+    return training
+
+
+def test_a_collapse_is_announced(tmp_path):
+    with pytest.warns(UserWarning, match=r"codebook is collapsing: 6\.2% of its ids.*min_usage 10%"):
+        trainer_for(tmp_path).validate(collapse(make_training(min_usage=0.1)), loader(), verbose=False)
+
+
+def test_a_small_but_sufficient_use_is_not(tmp_path):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="the codebook")
+        trainer_for(tmp_path).validate(collapse(make_training(min_usage=0.06)), loader(), verbose=False)
+
+
+def test_scores_are_exact_over_uneven_batches(tmp_path):
+    training = make_training()
+    whole = collate(
+        [Sample(str(i), {"drawing": Item(x)}) for i, x in enumerate(torch.cat([b.items["drawing"].values for b in make_batches()]))]
+    )
+    one = trainer_for(tmp_path).test(training, torch.utils.data.DataLoader([whole], batch_size=None), verbose=False)[0]
+    parts = trainer_for(tmp_path).test(training, loader(), verbose=False)[0]
+    for name in ("test/reconstruction", "test/codebook/usage", "test/codebook/perplexity"):
+        assert parts[name] == pytest.approx(one[name], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("ids", "usage", "perplexity", "dead"), [([0, 1, 2, 3], 1.0, 4.0, 0), ([2, 2, 2], 0.25, 1.0, 3), ([0, 0, 3, 3], 0.5, 2.0, 2)]
+)
+def test_codebook_use_by_hand(ids, usage, perplexity, dead):
+    use = CodebookUse(4)
+    use.update(torch.tensor(ids[:2]))
+    use.update(torch.tensor(ids[2:]))
+    values = use.compute()
+    assert values["usage"] == usage and values["dead_codes"] == dead
+    assert values["perplexity"].item() == pytest.approx(perplexity)
