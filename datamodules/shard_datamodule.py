@@ -121,20 +121,24 @@ class ShardDataModule(LightningDataModule):
         """Return the test batches of this rank."""
         return self.evaluation_dataloader(self.test_split)
 
-    def evaluation_dataloader(self, split: str) -> EpochLoader:
-        """Return the batches of any split of this rank without augmentation, every sample once, in an order that is always the same.
+    def evaluation_dataloader(self, split: str, whole: bool = False) -> EpochLoader:
+        """Return the batches of any split without augmentation, every sample once, in an order that is always the same.
+
+        Args:
+            split: name of the split.
+            whole: all of the split on this rank, instead of its share.
 
         Raises:
             ValueError: no folder has the split.
         """
-        return self._loader(split, train=False)
+        return self._loader(split, train=False, whole=whole)
 
-    def _loader(self, split: str, train: bool) -> EpochLoader:
+    def _loader(self, split: str, train: bool, whole: bool = False) -> EpochLoader:
         self.setup()
         if not any(source.num_samples(split) for source in self.sources):
             there = sorted({name for source in self.sources for name, shards in source.splits.items() if shards})
             raise ValueError(f"no samples of split {split!r} in {', '.join(self.shards)}; splits there: {', '.join(there) or 'none'}.")
-        rank, world_size = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+        rank, world_size = (0, 1) if self.trainer is None or whole else (self.trainer.global_rank, self.trainer.world_size)
         sizes = [[shard.samples for shard in source.shards(split)] for source in self.sources]
         stream = ShardStream(
             self.sources,

@@ -89,6 +89,7 @@ class Batch:
 
     @property
     def num_samples(self) -> int:
+        """Number of samples, those without items of some modality included."""
         return len(self.keys)
 
     def map_tensors(self, function: Callable[[Tensor], Tensor]) -> Batch:

@@ -73,7 +73,7 @@ class Modality(nn.Module):
         self.embed = embed(dim)
         sizes = getattr(self.embed, "vocab_sizes", self.tokenizer.vocab_sizes)
         if self.values_are_ids and tuple(sizes) != self.tokenizer.vocab_sizes:
-            raise ValueError(f"the embedding has vocab_sizes {tuple(sizes)}, its tokenizer {self.tokenizer.vocab_sizes}: set the former to the latter.")
+            raise ValueError(f"the embedding has vocab_sizes {tuple(sizes)}: set them to its tokenizer's, {self.tokenizer.vocab_sizes}.")
         self.head = head(dim, self.tokenizer.vocab_sizes)
 
     def train(self, mode: bool = True) -> Modality:

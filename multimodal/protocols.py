@@ -86,7 +86,7 @@ class Tokenizer(nn.Module, ABC):
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """Return a hash (hex) that is equal for two tokenizers exactly if they give equal ids."""
+        """Return a hash (hex) of class, settings and weights: tokenizers with equal fingerprints give equal ids."""
 
 
 class Embed(nn.Module, ABC):

@@ -57,7 +57,8 @@ def workshop(tmp_path_factory):
 def pretrain(folder: Path, run: Path, *more: str) -> int:
     data = json.dumps([str(folder / "shards/digits"), str(folder / "shards/tunes")])
     tokenizer = ["--model.init_args.modalities.image.init_args.tokenizer.init_args.folder", str(folder / "tokenizer/tokenizer")]
-    return main(["fit", *PRETRAIN, "--data.init_args.shards", data, "--data.init_args.batch_size", "8", *tokenizer, "--run", str(run), *more])
+    shards = ["--data.init_args.shards", data, "--data.init_args.batch_size", "8"]
+    return main(["fit", *PRETRAIN, *shards, *tokenizer, "--run", str(run), *more])
 
 
 def metrics(run: Path) -> str:
@@ -110,7 +111,9 @@ def test_bad_files_are_named_and_can_be_skipped(workshop, tmp_path, capsys):
         shards = tmp_path / "shards" / name
         assert main(["shards", "write", str(files / name), "--to", str(shards), "--split", "folders"]) == 0
         key = f"{file.parent.name}/{file.stem}"
-        assert pretrain(workshop, tmp_path / f"run-{name}", "--data.init_args.shards", json.dumps([str(shards), str(workshop / "shards" / ("tunes" if name == "digits" else "digits"))])) == 1
+        whole_ones = workshop / "shards" / ("tunes" if name == "digits" else "digits")
+        both = json.dumps([str(shards), str(whole_ones)])
+        assert pretrain(workshop, tmp_path / f"run-{name}", "--data.init_args.shards", both) == 1
         error = capsys.readouterr().err.strip().splitlines()[-1]
         assert error.startswith("error: shard ") and f"key {key!r}" in error and f"field {field!r}" in error, error
     both = json.dumps([str(tmp_path / "shards/digits"), str(tmp_path / "shards/tunes")])
@@ -152,7 +155,14 @@ def test_help_answers_at_once_and_names_every_command():
 
 
 def test_the_shortened_error_is_the_innermost_reason():
-    message = 'Parser key "model":\n  Errors:\n    - Problem with given class_path \'a.B\':\n        Parser key "c":\n          Option \'d\' is not accepted. Got value: 3'
+    lines = (
+        'Parser key "model":',
+        "Errors:",
+        "- Problem with given class_path 'a.B':",
+        'Parser key "c":',
+        "Option 'd' is not accepted. Got value: 3",
+    )
+    message = "\n".join("  " * depth + line for depth, line in enumerate(lines))
     assert shorten(message) == "model.c (a.B): Option 'd' is not accepted, got 3"
     assert shorten("plain") == "plain"
 

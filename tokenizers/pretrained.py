@@ -107,7 +107,7 @@ class PretrainedTokenizer(Tokenizer):
 
 
 def load_tokenizer(folder: str) -> Tokenizer:
-    """Load a tokenizer of any class of ``multimodal.tokenizers`` that ``save_pretrained`` wrote; configs name this function as ``class_path``.
+    """Load a tokenizer of any class of ``multimodal.tokenizers`` that ``save_pretrained`` wrote; configs name this as ``class_path``.
 
     Args:
         folder: holds ``config.json`` and ``model.safetensors``.

@@ -60,7 +60,8 @@ def svm_rows(data: ShardDataModule) -> list[tuple[str, str, str]]:
     for name, use_hog in (("SVM on pixels", False), ("SVM on oriented gradients", True)):
         chosen = [few_labels(y, 10, seed) for seed in SEEDS]
         scores = [hog_svm_accuracy(x[i], y[i], x_test, y_test, use_hog) for i in chosen]
-        rows.append((f"digit, 10 labels per class: {name}", f"{statistics.mean(scores):.3f} ± {statistics.pstdev(scores):.3f}", "test accuracy, 5 draws"))
+        score = f"{statistics.mean(scores):.3f} ± {statistics.pstdev(scores):.3f}"
+        rows.append((f"digit, 10 labels per class: {name}", score, "test accuracy, 5 draws"))
     return rows
 
 

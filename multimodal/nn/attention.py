@@ -33,9 +33,7 @@ class Attention(nn.Module):
         self.query_value_bias = nn.Parameter(torch.zeros(2, dim)) if bias == "query_value" else None
         self.proj = nn.Linear(dim, dim)
 
-    def forward(
-        self, x: Float[Tensor, "n d"], packing: Packing, rotate: Callable[[Tensor], Tensor] | None = None
-    ) -> Float[Tensor, "n d"]:
+    def forward(self, x: Float[Tensor, "n d"], packing: Packing, rotate: Callable[[Tensor], Tensor] | None = None) -> Float[Tensor, "n d"]:
         """Mix tokens within each sequence.
 
         Args:

@@ -111,9 +111,7 @@ class Block(nn.Module):
         self.scale1, self.scale2 = (nn.Identity() if layer_scale is None else LayerScale(dim, layer_scale) for _ in range(2))
         self.drop_path = DropPath(drop_path)
 
-    def forward(
-        self, x: Float[Tensor, "n d"], packing: Packing, rotate: Callable[[Tensor], Tensor] | None = None
-    ) -> Float[Tensor, "n d"]:
+    def forward(self, x: Float[Tensor, "n d"], packing: Packing, rotate: Callable[[Tensor], Tensor] | None = None) -> Float[Tensor, "n d"]:
         """Transform tokens in packed order; see ``Attention.forward``."""
         x = x + self.drop_path(self.scale1(self.attn(self.norm1(x), packing, rotate)), packing)
         return x + self.drop_path(self.scale2(self.mlp(self.norm2(x))), packing)

@@ -16,9 +16,11 @@ body { font: 15px/1.5 system-ui, sans-serif; max-width: 960px; margin: 2em auto;
 h1 { font-size: 1.5em } h2 { font-size: 1.15em; margin-top: 2em; border-bottom: 1px solid #ddd }
 .charts { display: flex; flex-wrap: wrap; gap: 1em } .charts svg { width: 440px; max-width: 100% }
 svg text { font-size: 11px; fill: #555 } svg .title { font-size: 12px; font-weight: 600; fill: #1c1e21 }
-svg .grid { stroke: #eee } table { border-collapse: collapse } td, th { padding: .25em .8em; text-align: right; border-bottom: 1px solid #eee }
+svg .grid { stroke: #eee } table { border-collapse: collapse }
+td, th { padding: .25em .8em; text-align: right; border-bottom: 1px solid #eee }
 td:first-child, th:first-child { text-align: left } img { max-width: 100%; border: 1px solid #ddd; image-rendering: pixelated }
-figure { margin: 1em 0 } figcaption { color: #666; font-size: .9em } pre { background: #f6f8fa; padding: 1em; overflow-x: auto; font-size: 12px }
+figure { margin: 1em 0 } figcaption { color: #666; font-size: .9em }
+pre { background: #f6f8fa; padding: 1em; overflow-x: auto; font-size: 12px }
 """
 
 
@@ -40,7 +42,8 @@ def write_report(run: Path, to: Path | None = None, tokenizer_run: Path | None =
     path = to or run / NAME
     path.parent.mkdir(parents=True, exist_ok=True)
     title = f"Report: {escape(folder.path.name)}"
-    page = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style><body>{"".join(body)}</body></html>\n'
+    head = f'<meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>'
+    page = f'<!doctype html><html lang="en">{head}<body>{"".join(body)}</body></html>\n'
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(page, encoding="utf-8")
     temporary.replace(path)

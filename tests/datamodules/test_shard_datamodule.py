@@ -250,3 +250,11 @@ def test_an_unknown_label_stops_and_is_named(make_module, make_shards):
     damage(folder, b'"label": "c3"', b'"label": "cX"')
     with pytest.raises(SampleError, match="field 'json': unknown label 'cX'; the index lists 4 classes"):
         keys(make_module(folder).train_dataloader())
+
+
+def test_a_rank_can_read_the_whole_split(make_module):
+    module = make_module()
+    everything = keys(module.evaluation_dataloader("train"))
+    module.trainer = type("Trainer", (), {"global_rank": 0, "world_size": 2, "current_epoch": 0})()
+    assert len(keys(module.evaluation_dataloader("train"))) < len(everything)
+    assert keys(module.evaluation_dataloader("train", whole=True)) == everything

@@ -31,7 +31,7 @@ class Identity(Embed):
 def test_noise_is_uniform_and_uncorrelated():
     seeds, counters = torch.arange(500)[:, None].expand(-1, 500), torch.arange(500).expand(500, -1)
     noise = uniform(seeds, counters)
-    assert 0 <= noise.min() and noise.max() < 1
+    assert noise.min() >= 0 and noise.max() < 1
     histogram = torch.histc(noise, 20, 0, 1) / noise.numel()
     assert (histogram - 0.05).abs().max() < 0.002
     for rows in (noise[:20], noise.T[:20], torch.stack([noise.flatten(), uniform(seeds, counters, stream=1).flatten()])):

@@ -174,7 +174,7 @@ def test_a_line_cut_by_a_killed_run_is_left_out(run):
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path, capsys):
-    with pytest.raises(ValueError, match="no run in .*metrics.csv not found"):
+    with pytest.raises(ValueError, match=r"no run in .*metrics.csv not found"):
         write_report(tmp_path)
     assert main(["report", str(tmp_path)]) == 1
     assert "no run in" in capsys.readouterr().err
@@ -189,7 +189,7 @@ def test_the_command_writes_the_page_where_it_is_told(run, tmp_path, capsys):
 class Data(L.LightningDataModule):
     """Bright and dark pictures, labelled."""
 
-    def evaluation_dataloader(self, split):
+    def evaluation_dataloader(self, split, whole=False):
         generator = torch.Generator().manual_seed(len(split))
         pictures = [torch.randint(100 * (i % 2), 100 * (i % 2) + 100, (1, 8, 8), generator=generator).to(torch.uint8) for i in range(16)]
         samples = [Sample(str(i), {"drawing": Item(picture)}, {"label": i % 2}, seed=i) for i, picture in enumerate(pictures)]
@@ -242,6 +242,7 @@ def test_a_real_run_gives_a_whole_page(fitted):
 MEASURE = """<script>addEventListener("load", () => {
   const widths = [...document.images].map(image => image.complete ? image.naturalWidth : 0);
   const boxes = [...document.querySelectorAll("svg")].map(svg => svg.getBoundingClientRect());
+  const charts = boxes.filter(box => box.width > 200 && box.height > 100).length;
   const crossed = [...document.querySelectorAll("svg")].flatMap(svg => {
     const texts = [...svg.querySelectorAll("text")].map(text => [text.textContent, text.getBoundingClientRect()]);
     return texts.flatMap(([a, p], i) => texts.slice(i + 1).filter(([b, q]) =>
@@ -259,7 +260,7 @@ MEASURE = """<script>addEventListener("load", () => {
     return inner.left < outer.left || inner.right > outer.right || inner.top < outer.top || inner.bottom > outer.bottom;
   }).map(text => text.textContent));
   const wide = document.documentElement.scrollWidth > innerWidth;
-  document.title = JSON.stringify({widths, charts: boxes.filter(box => box.width > 200 && box.height > 100).length, lines, matching, covered, crossed, outside, wide});
+  document.title = JSON.stringify({widths, charts, lines, matching, covered, crossed, outside, wide});
 });</script>"""
 
 

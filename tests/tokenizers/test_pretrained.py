@@ -208,7 +208,7 @@ def test_a_damaged_config_is_refused(saved, content):
 )
 def test_a_class_that_is_no_tokenizer_is_refused(saved, path):
     edit_config(saved, **{"class": path})
-    with pytest.raises(ValueError, match="holds a|names|does not fit"):
+    with pytest.raises(ValueError, match=r"holds a|names|does not fit"):
         load_tokenizer(str(saved))
 
 

@@ -73,7 +73,9 @@ def build_model(**settings) -> MaskedPretraining:
         tokenizer=DiscreteVAE(num_tokens=11, channels=1, num_layers=2, width=4, codebook_dim=4),
         masking=RandomMasking(0.5),
     )
-    pairs = partial(Modality, transform=PairTransform(), embed=PairEmbed, masking=RandomMasking(0.3), corruption=MaskReplaceKeep(), weight=0.5)
+    pairs = partial(
+        Modality, transform=PairTransform(), embed=PairEmbed, masking=RandomMasking(0.3), corruption=MaskReplaceKeep(), weight=0.5
+    )
     return MaskedPretraining(Encoder(dim=16, depth=2, num_heads=2), {"picture": picture, "pairs": pairs}, **settings)
 
 

@@ -25,7 +25,7 @@ class Data(L.LightningDataModule):
         super().__init__()
         self.batches, self.asked = batches, []
 
-    def evaluation_dataloader(self, split):
+    def evaluation_dataloader(self, split, whole=False):
         self.asked.append(split)
         return torch.utils.data.DataLoader(self.batches, batch_size=None)
 

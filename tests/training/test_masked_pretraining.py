@@ -11,7 +11,10 @@ import torch
 from multimodal.batch import collate
 from multimodal.training.masked_pretraining import weighted_sums
 
-SGD = {"optimizer": lambda groups: torch.optim.SGD(groups, lr=0.1), "schedule": lambda optimizer, steps: torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0)}
+SGD = {
+    "optimizer": lambda groups: torch.optim.SGD(groups, lr=0.1),
+    "schedule": lambda optimizer, _: torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0),
+}
 
 
 def fit(model, loader, **settings):

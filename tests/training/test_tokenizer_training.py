@@ -4,6 +4,7 @@ import csv
 import warnings
 
 import lightning as L
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger
@@ -12,7 +13,7 @@ from multimodal.batch import Item, Sample, collate
 from multimodal.tokenizers.image import DiscreteVAE, ImageTransform, PatchGridRenderer
 from multimodal.tokenizers.pretrained import load_tokenizer
 from multimodal.training import TokenizerTraining
-from multimodal.training.callbacks import PictureLogger
+from multimodal.training.callbacks import PictureLogger, PredictionWriter
 from multimodal.training.scores import CodebookUse
 
 
@@ -87,10 +88,12 @@ def test_pictures_show_the_image_and_what_its_tokens_keep():
 def test_the_tokenizers_view_is_what_is_trained_on(tmp_path):
     training = make_training()
     trainer_for(tmp_path).fit(training, loader(with_view=True), loader(with_view=True))  # values of 5 x 5 would be refused
-    found = trainer_for(tmp_path).predict(training, loader(with_view=True))
-    assert [part["keys"] for part in found] == [batch.keys for batch in make_batches()]
-    for part, batch in zip(found, make_batches(), strict=True):
-        assert torch.equal(part["ids"], training.tokenizer.encode(batch.items["drawing"].values))
+    trainer_for(tmp_path, callbacks=[PredictionWriter()]).predict(training, loader(with_view=True), return_predictions=False)
+    ids = np.load(tmp_path / "predictions/drawing.npy")
+    assert ids.shape == (12, 4)
+    expected = [training.tokenizer.encode(batch.items["drawing"].values) for batch in make_batches()]
+    assert np.array_equal(ids.ravel(), torch.cat(expected))
+    assert (tmp_path / "predictions/drawing.keys.txt").read_text().split() == [str(number) for number in range(12)]
 
 
 def collapse(training: TokenizerTraining) -> TokenizerTraining:

@@ -30,11 +30,11 @@ class ResidualBlock(nn.Module):
 
 
 class DiscreteVAE(PretrainedTokenizer):
-    """Discrete VAE trained with the Gumbel-softmax (DALL-E, https://arxiv.org/abs/2102.12092; the small one of unilm ``modeling_discrete_vae.py``).
+    """Discrete VAE trained with the Gumbel-softmax (DALL-E, https://arxiv.org/abs/2102.12092; unilm ``beit/modeling_discrete_vae.py``).
 
-    The temperature falls from ``temperature[0]`` to ``temperature[1]`` along a cosine over the run. The KL term pulls the *mean* use of
-    ids over a batch to uniform, so it spreads use over the codebook without making the choice of a single token less certain; the
-    original pulls each token's distribution, which small data sets answer with collapse.
+    The temperature falls from ``temperature[0]`` to ``temperature[1]`` along a cosine over the run. A departure: the KL term pulls the
+    *mean* use of ids over a batch to uniform, which spreads use over the codebook without making the choice of a single token less
+    certain; the original pulls the distribution of each token.
 
     Args:
         num_tokens: size of the vocabulary.
@@ -59,11 +59,11 @@ class DiscreteVAE(PretrainedTokenizer):
         super().__init__()
         self.num_tokens, self.channels, self.num_layers = num_tokens, channels, num_layers
         self.temperature, self.kl_weight = temperature, kl_weight
-        down = [[nn.Conv2d(channels if i == 0 else width, width, 4, 2, 1), nn.ReLU()] for i in range(num_layers)]
-        up = [[nn.ConvTranspose2d(codebook_dim if i == 0 else width, width, 4, 2, 1), nn.ReLU()] for i in range(num_layers)]
-        self.encoder = nn.Sequential(*sum(down, []), ResidualBlock(width), nn.ReLU(), nn.Conv2d(width, num_tokens, 1))
+        down = [nn.Sequential(nn.Conv2d(width if i else channels, width, 4, 2, 1), nn.ReLU()) for i in range(num_layers)]
+        up = [nn.Sequential(nn.ConvTranspose2d(width if i else codebook_dim, width, 4, 2, 1), nn.ReLU()) for i in range(num_layers)]
+        self.encoder = nn.Sequential(*down, ResidualBlock(width), nn.ReLU(), nn.Conv2d(width, num_tokens, 1))
         self.codebook = nn.Embedding(num_tokens, codebook_dim)
-        self.decoder = nn.Sequential(*sum(up, []), ResidualBlock(width), nn.ReLU(), nn.Conv2d(width, channels, 1))
+        self.decoder = nn.Sequential(*up, ResidualBlock(width), nn.ReLU(), nn.Conv2d(width, channels, 1))
 
     @property
     def vocab_sizes(self) -> tuple[int, ...]:

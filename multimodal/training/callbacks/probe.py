@@ -76,7 +76,7 @@ class LabelProbe(L.Callback):
             return
         self._last_step = trainer.global_step
         if trainer.is_global_zero:
-            loaders = (trainer.datamodule.evaluation_dataloader(split) for split in (self.train_split, self.test_split))
+            loaders = (trainer.datamodule.evaluation_dataloader(split, whole=True) for split in (self.train_split, self.test_split))
             train, test = (self._features(pl_module, loader) for loader in loaders)
             results = probe(train, test, self.labels_per_class, self.draws)
             layer = "out" if self.layer is None else self.layer
