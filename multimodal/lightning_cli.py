@@ -16,6 +16,7 @@ os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # of calls th
 
 import lightning as L
 import torch
+import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichModelSummary, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -157,12 +158,15 @@ def load_run(folder: str | Path) -> tuple[L.LightningModule, L.LightningDataModu
         if not path.is_file():
             raise ValueError(f"no run in {folder}: {path.relative_to(folder)} not found.")
     _silence()
-    command = _command(["--config", str(config)], run=False)
+    settings = yaml.safe_load(config.read_text())
+    for option in ("ckpt_path", "weights_only"):  # of `fit` alone
+        settings.pop(option, None)
+    command = _command(settings, run=False)
     command.model.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"])
     return command.model.eval(), command.datamodule
 
 
-def _command(arguments: list[str], run: bool = True) -> Command:
+def _command(arguments: list[str] | dict[str, Any], run: bool = True) -> Command:
     strict = {"exit_on_error": False, "allow_abbrev": False}  # a typo must not set another option
     return Command(
         L.LightningModule,

@@ -43,6 +43,8 @@ class PretrainedTokenizer(Tokenizer):
     a list comes back as a tuple.
     """
 
+    config: dict[str, Any]
+
     def __new__(cls, *args: object, **kwargs: object) -> Self:
         """Record the arguments of the constructor."""
         self = super().__new__(cls)

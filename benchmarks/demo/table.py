@@ -23,6 +23,7 @@ from multimodal.lightning_cli import load_run
 from multimodal.modality import Modality
 
 SEEDS = range(5)
+MASKED = "encoder (table of neighbours, majority)"
 
 
 def main(run: str) -> int:
@@ -32,7 +33,7 @@ def main(run: str) -> int:
     rows = [*probe_rows(Path(run)), *svm_rows(data)]
     for name, modality in model.modalities.items():
         rows += masked_rows(name, modality, data, scores)
-    table = Table("what", "score", "on")
+    table = Table("accuracy on the test split", "score", "how")
     for row in rows:
         table.add_row(*row)
     Console(width=110).print(table)
@@ -45,11 +46,11 @@ def probe_rows(run: Path) -> list[tuple[str, str, str]]:
     with (run / "probe.csv").open(newline="") as file:
         found = [row for row in csv.DictReader(file) if row["method"] == "linear" and row["labels_per_class"] == "10"]
     rows = []
-    for modality, what in (("image", "digit"), ("midi", "kind of tune")):
+    for modality, what in (("image", "digit"), ("midi", "tune")):
         first, *_, last = (row for row in found if row["modality"] == modality)
         for name, row in (("untrained encoder", first), ("pretrained encoder", last)):
             score = f"{float(row['accuracy']):.3f} ± {float(row['std']):.3f}"
-            rows.append((f"{what}, 10 labels per class: {name}", score, "test accuracy, linear probe, 5 draws"))
+            rows.append((f"kind of {what}, 10 labels each: {name}", score, "linear probe, mean of 5 draws"))
     return rows
 
 
@@ -57,11 +58,11 @@ def svm_rows(data: ShardDataModule) -> list[tuple[str, str, str]]:
     """Return the simple baselines on the same digits."""
     (x, y), (x_test, y_test) = (_digits(data, split) for split in ("train", "test"))
     rows = []
-    for name, use_hog in (("SVM on pixels", False), ("SVM on oriented gradients", True)):
+    for name, use_hog in (("pixels", False), ("oriented gradients", True)):
         chosen = [few_labels(y, 10, seed) for seed in SEEDS]
         scores = [hog_svm_accuracy(x[i], y[i], x_test, y_test, use_hog) for i in chosen]
         score = f"{statistics.mean(scores):.3f} ± {statistics.pstdev(scores):.3f}"
-        rows.append((f"digit, 10 labels per class: {name}", score, "test accuracy, 5 draws"))
+        rows.append((f"kind of digit, 10 labels each: {name}", score, "support vector machine, 5 draws"))
     return rows
 
 
@@ -76,11 +77,11 @@ def masked_rows(name: str, modality: Modality, data: ShardDataModule, scores: di
     fields = tokenizer.field_names
     for number, field in enumerate(fields):
         key = f"test/accuracy/{name}" if len(fields) == 1 else f"test/accuracy/{name}_{field}"
-        score = f"{scores[key]:.3f}  ({by_table[number]:.3f}, {by_majority[number]:.3f})"
-        rows.append((f"hidden {name} {field}: encoder (table of neighbours, majority)", score, "accuracy on the test split"))
+        score = f"{scores[key]:.3f} ({by_table[number]:.3f}, {by_majority[number]:.3f})"
+        rows.append((f"hidden {name} {field}", score, MASKED))
     if len(fields) > 1:
-        score = f"{scores[f'test/accuracy/{name}']:.3f}  ({by_table.mean():.3f}, {by_majority.mean():.3f})"
-        rows.append((f"hidden {name}, mean of fields: encoder (table, majority)", score, "accuracy on the test split"))
+        score = f"{scores[f'test/accuracy/{name}']:.3f} ({by_table.mean():.3f}, {by_majority.mean():.3f})"
+        rows.append((f"hidden {name}, mean of the fields", score, MASKED))
     return rows
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import torch
@@ -22,7 +22,7 @@ from multimodal.modality import Modality
 from multimodal.nn import Encoder, pool_mean
 from multimodal.objectives import EncodedView, MaskedTokens, Objective, Term
 from multimodal.protocols import Transform
-from multimodal.training.optimization import WarmupCosine, parameter_groups
+from multimodal.training.optimization import WarmupCosine, optimization
 from multimodal.training.scores import MaskedScores
 
 
@@ -75,13 +75,13 @@ class MaskedPretraining(L.LightningModule):
 
     def forward(self, batch: Batch) -> dict[str, EncodedView]:
         """Hide tokens and encode: modality name -> what was hidden and what the encoder made of it."""
-        present = {name: (self.modalities[name], items) for name, items in batch.items.items()}
-        views = {name: modality.masked_view(items) for name, (modality, items) in present.items()}
-        vectors = [self.modalities[name].embed(view.tokens, view.shown_as_mask) for name, view in views.items()]
+        modalities = {name: cast(Modality, self.modalities[name]) for name in batch.items}
+        views = {name: modality.masked_view(batch.items[name]) for name, modality in modalities.items()}
+        vectors = [modalities[name].embed(view.tokens, view.shown_as_mask) for name, view in views.items()]
         sequence = torch.cat([view.sample for view in views.values()])
         coordinates = _join_coordinates([view.tokens.coordinates for view in views.values()])
         hidden = self.encoder(torch.cat(vectors), sequence, coordinates).tokens.split([len(x) for x in vectors])
-        return {name: EncodedView(self.modalities[name], view, x) for (name, view), x in zip(views.items(), hidden, strict=True)}
+        return {name: EncodedView(modalities[name], view, x) for (name, view), x in zip(views.items(), hidden, strict=True)}
 
     @torch.no_grad()
     def features(self, batch: Batch, name: str, layer: int | None = None) -> Tensor:
@@ -128,7 +128,7 @@ class MaskedPretraining(L.LightningModule):
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Log the scores of the steps since the last log."""
         step = self.trainer.global_step
-        if step == self._logged_step or step % self.trainer.log_every_n_steps:
+        if step == self._logged_step or step % cast(Any, self.trainer).log_every_n_steps:
             return
         self._logged_step = step
         scores = {f"train/{name}": float(value) for name, value in self.scores["train_scores"].compute().items()}
@@ -179,11 +179,9 @@ class MaskedPretraining(L.LightningModule):
             self.log(f"{stage}/{name}", value, batch_size=1, prog_bar=stage == "val" and name.startswith("accuracy/"))
         scores.reset()
 
-    def configure_optimizers(self) -> dict[str, Any]:
-        """Build optimizer and schedule; the schedule moves once per step."""
-        optimizer = self.make_optimizer(parameter_groups(self))
-        steps = int(self.trainer.estimated_stepping_batches)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.make_schedule(optimizer, steps), "interval": "step"}}
+    def configure_optimizers(self) -> Any:
+        """Build optimizer and schedule."""
+        return optimization(self, self.make_optimizer, self.make_schedule, int(self.trainer.estimated_stepping_batches))
 
 
 def _join_coordinates(coordinates: Sequence[Tensor]) -> Tensor:
@@ -195,4 +193,4 @@ def _join_coordinates(coordinates: Sequence[Tensor]) -> Tensor:
 def weighted_sums(terms: Iterable[Term]) -> tuple[Tensor, Tensor]:
     """Return the weighted sum of the losses of all terms, and the weighted number of their predictions."""
     terms = list(terms)
-    return sum(term.weight * term.loss for term in terms), sum(term.weight * term.count for term in terms)
+    return torch.stack([term.weight * term.loss for term in terms]).sum(), torch.stack([term.weight * term.count for term in terms]).sum()

@@ -1,11 +1,13 @@
 """Parameter groups and the learning-rate schedule."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
+from lightning.pytorch.cli import OptimizerCallable
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 
 def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
@@ -13,6 +15,19 @@ def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
     trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
     flat = [parameter for parameter in trainable if parameter.ndim <= 1]
     return [{"params": [parameter for parameter in trainable if parameter.ndim > 1]}, {"params": flat, "weight_decay": 0.0}]
+
+
+def optimization(module: nn.Module, optimizer: OptimizerCallable, schedule: Callable[[Optimizer, int], LRScheduler], steps: int) -> Any:
+    """Return what ``configure_optimizers`` returns: the optimizer, and a schedule that moves once per step.
+
+    Args:
+        module: whose trainable parameters to optimize, in ``parameter_groups``.
+        optimizer: builds the optimizer from the groups.
+        schedule: builds the schedule from the optimizer and the number of steps.
+        steps: of the whole run.
+    """
+    built = optimizer(parameter_groups(module))
+    return {"optimizer": built, "lr_scheduler": {"scheduler": schedule(built, steps), "interval": "step"}}
 
 
 class WarmupCosine(LambdaLR):

@@ -82,8 +82,8 @@ def _knn_accuracy(x: Tensor, y: Tensor, x_test: Tensor, y_test: Tensor, classes:
     return float((votes.argmax(1) == y_test).float().mean())
 
 
-def _linear_accuracy(x: Tensor, y: Tensor, x_test: Tensor, y_test: Tensor, classes: int, decay: float = 10.0) -> float:
-    """Multinomial logistic regression; ``decay / 2`` times the squared weights is added to the summed cross-entropy."""
+def _linear_accuracy(x: Tensor, y: Tensor, x_test: Tensor, y_test: Tensor, classes: int, decay: float = 1.0) -> float:
+    """Multinomial logistic regression; ``decay / 2`` times the squared weights joins the summed loss (scikit-learn: C = 1)."""
     weight, bias = torch.zeros(x.shape[1], classes, requires_grad=True), torch.zeros(classes, requires_grad=True)
     optimizer = torch.optim.LBFGS([weight, bias], max_iter=200, line_search_fn="strong_wolfe", tolerance_grad=1e-4)
 

@@ -56,6 +56,7 @@ class CodebookUse(Metric):
     """
 
     full_state_update = False
+    counts: Tensor
 
     def __init__(self, vocab_size: int) -> None:
         super().__init__()

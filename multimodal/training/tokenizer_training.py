@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from multimodal.batch import Batch, Items
 from multimodal.protocols import Renderer, Transform
 from multimodal.tokenizers.pretrained import PretrainedTokenizer
-from multimodal.training.optimization import WarmupCosine, parameter_groups
+from multimodal.training.optimization import WarmupCosine, optimization
 from multimodal.training.scores import CodebookUse
 
 FOLDER = "tokenizer"
@@ -129,11 +129,9 @@ class TokenizerTraining(L.LightningModule):
         ends = (self.renderer.columns[0], self.renderer.columns[-1])  # the item, and what its tokens keep of it
         return {self.name: [{name: pictures[name] for name in ends} for pictures in drawn]}
 
-    def configure_optimizers(self) -> dict[str, Any]:
-        """Build optimizer and schedule; the schedule moves once per step."""
-        optimizer = self.make_optimizer(parameter_groups(self.tokenizer))
-        steps = int(self.trainer.estimated_stepping_batches)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.make_schedule(optimizer, steps), "interval": "step"}}
+    def configure_optimizers(self) -> Any:
+        """Build optimizer and schedule."""
+        return optimization(self.tokenizer, self.make_optimizer, self.make_schedule, int(self.trainer.estimated_stepping_batches))
 
 
 def _values(items: Items) -> Tensor:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any, cast
 
 import lightning as L
 import torch
@@ -55,8 +57,9 @@ class LabelProbe(L.Callback):
         Raises:
             ValueError: the model has no such modality.
         """
-        if self.modality not in pl_module.transforms:
-            raise ValueError(f"LabelProbe: the model has no modality {self.modality!r}, only {sorted(pl_module.transforms)}.")
+        names = sorted(cast(Any, pl_module).transforms)
+        if self.modality not in names:
+            raise ValueError(f"LabelProbe: the model has no modality {self.modality!r}, only {names}.")
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Probe the untrained encoder."""
@@ -76,8 +79,8 @@ class LabelProbe(L.Callback):
             return
         self._last_step = trainer.global_step
         if trainer.is_global_zero:
-            loaders = (trainer.datamodule.evaluation_dataloader(split, whole=True) for split in (self.train_split, self.test_split))
-            train, test = (self._features(pl_module, loader) for loader in loaders)
+            load = partial(cast(Any, trainer).datamodule.evaluation_dataloader, whole=True)  # this process alone probes
+            train, test = (self._features(pl_module, load(split)) for split in (self.train_split, self.test_split))
             results = probe(train, test, self.labels_per_class, self.draws)
             layer = "out" if self.layer is None else self.layer
             rows = [(trainer.global_step, self.modality, layer, r.method, r.labels_per_class, r.mean, r.std, r.draws) for r in results]
