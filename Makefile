@@ -19,7 +19,7 @@ demo: $(INSTALLED)
 	$(VENV)/bin/python -m benchmarks.demo.run
 
 test: $(INSTALLED)
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --cov --cov-report=term --durations=10
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist loadfile --cov --cov-report=term --durations=10
 
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .

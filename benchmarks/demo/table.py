@@ -23,66 +23,63 @@ from multimodal.lightning_cli import load_run
 from multimodal.modality import Modality
 
 SEEDS = range(5)
-MASKED = "encoder (table of neighbours, majority)"
+LABELS = 10
+HEAD = ("task, test split", "pretrained", "untrained", "simple baselines")
+TASKS = {"image": "digit", "midi": "kind of tune"}
+Row = tuple[str, str, str, str]
 
 
 def main(run: str) -> int:
     """Print the table and write it to ``RUN/table.json``."""
     model, data = load_run(run)
     scores = json.loads((Path(run) / "test.json").read_text())
-    rows = [*probe_rows(Path(run)), *svm_rows(data)]
+    rows = probe_rows(Path(run), {"image": svm_scores(data)})
     for name, modality in model.modalities.items():
         rows += masked_rows(name, modality, data, scores)
-    table = Table("accuracy on the test split", "score", "how")
+    table = Table(*HEAD)
     for row in rows:
         table.add_row(*row)
-    Console(width=110).print(table)
-    (Path(run) / "table.json").write_text(json.dumps(rows, indent=2) + "\n")
+    Console(width=120).print(table)
+    (Path(run) / "table.json").write_text(json.dumps([HEAD, *rows], indent=2) + "\n")
     return 0
 
 
-def probe_rows(run: Path) -> list[tuple[str, str, str]]:
-    """Return the linear probes at 10 labels per class, before and after pretraining."""
+def probe_rows(run: Path, baselines: dict[str, str]) -> list[Row]:
+    """Return the linear probes with few labels: of the pretrained encoder, and of the same one before it was trained."""
     with (run / "probe.csv").open(newline="") as file:
-        found = [row for row in csv.DictReader(file) if row["method"] == "linear" and row["labels_per_class"] == "10"]
+        found = [row for row in csv.DictReader(file) if row["method"] == "linear" and row["labels_per_class"] == str(LABELS)]
     rows = []
-    for modality, what in (("image", "digit"), ("midi", "tune")):
-        first, *_, last = (row for row in found if row["modality"] == modality)
-        for name, row in (("untrained encoder", first), ("pretrained encoder", last)):
-            score = f"{float(row['accuracy']):.3f} ± {float(row['std']):.3f}"
-            rows.append((f"kind of {what}, 10 labels each: {name}", score, "linear probe, mean of 5 draws"))
+    for modality, task in TASKS.items():
+        first, *_, last = (f"{float(row['accuracy']):.3f} ± {float(row['std']):.3f}" for row in found if row["modality"] == modality)
+        rows.append((f"{task}, {LABELS} labels per class", last, first, baselines.get(modality, "")))
     return rows
 
 
-def svm_rows(data: ShardDataModule) -> list[tuple[str, str, str]]:
-    """Return the simple baselines on the same digits."""
+def svm_scores(data: ShardDataModule) -> str:
+    """Return the accuracy of support vector machines on the same digits, with as many labels."""
     (x, y), (x_test, y_test) = (_digits(data, split) for split in ("train", "test"))
-    rows = []
-    for name, use_hog in (("pixels", False), ("oriented gradients", True)):
-        chosen = [few_labels(y, 10, seed) for seed in SEEDS]
-        scores = [hog_svm_accuracy(x[i], y[i], x_test, y_test, use_hog) for i in chosen]
-        score = f"{statistics.mean(scores):.3f} ± {statistics.pstdev(scores):.3f}"
-        rows.append((f"kind of digit, 10 labels each: {name}", score, "support vector machine, 5 draws"))
-    return rows
+    chosen = [few_labels(y, LABELS, seed) for seed in SEEDS]
+    pixels, gradients = (
+        statistics.mean(hog_svm_accuracy(x[i], y[i], x_test, y_test, use_hog) for i in chosen) for use_hog in (False, True)
+    )
+    return f"SVM: pixels {pixels:.3f}, oriented gradients {gradients:.3f}"
 
 
-def masked_rows(name: str, modality: Modality, data: ShardDataModule, scores: dict[str, float]) -> list[tuple[str, str, str]]:
+def masked_rows(name: str, modality: Modality, data: ShardDataModule, scores: dict[str, float]) -> list[Row]:
     """Return the accuracy at the hidden tokens of the test split: the encoder's, the table's and the majority's."""
-    tokenizer = modality.tokenizer
     ids, neighbours, _ = _tokens(name, modality, data, "train")
     contexts = [(0, 1), (0,), (1,)] if len(neighbours) == 2 else [(0, 1, 2, 3), (0, 1), (2, 3), (0,), (1,), (2,), (3,)]
-    table = TableBaseline(tokenizer.vocab_sizes, contexts).fit(ids, neighbours)
+    table = TableBaseline(modality.tokenizer.vocab_sizes, contexts).fit(ids, neighbours)
     by_table, by_majority = table.accuracies(*_tokens(name, modality, data, "test"))
-    rows = []
-    fields = tokenizer.field_names
+    fields = modality.tokenizer.field_names
+    rows = [(f"{name}, mean of the fields", f"{name}", by_table.mean(), by_majority.mean())] if len(fields) > 1 else []
     for number, field in enumerate(fields):
-        key = f"test/accuracy/{name}" if len(fields) == 1 else f"test/accuracy/{name}_{field}"
-        score = f"{scores[key]:.3f} ({by_table[number]:.3f}, {by_majority[number]:.3f})"
-        rows.append((f"hidden {name} {field}", score, MASKED))
-    if len(fields) > 1:
-        score = f"{scores[f'test/accuracy/{name}']:.3f} ({by_table.mean():.3f}, {by_majority.mean():.3f})"
-        rows.append((f"hidden {name}, mean of the fields", score, MASKED))
-    return rows
+        key = name if len(fields) == 1 else f"{name}_{field}"
+        rows.append((f"{name} {field}", key, by_table[number], by_majority[number]))
+    return [
+        (f"hidden {what}", f"{scores[f'test/accuracy/{key}']:.3f}", "", f"table of neighbours {x:.3f}, majority {y:.3f}")
+        for what, key, x, y in rows
+    ]
 
 
 def _tokens(name: str, modality: Modality, data: ShardDataModule, split: str) -> tuple[np.ndarray, list[np.ndarray], np.ndarray]:
