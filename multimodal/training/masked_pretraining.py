@@ -176,7 +176,8 @@ class MaskedPretraining(L.LightningModule):
     def _log_scores(self, stage: str) -> None:
         scores = self.scores[f"{stage}_scores"]
         for name, value in scores.compute().items():
-            self.log(f"{stage}/{name}", value, batch_size=1, prog_bar=stage == "val" and name.startswith("accuracy/"))
+            in_bar = stage == "val" and name.removeprefix("accuracy/") in self.modalities
+            self.log(f"{stage}/{name}", value, batch_size=1, prog_bar=in_bar)
         scores.reset()
 
     def configure_optimizers(self) -> Any:

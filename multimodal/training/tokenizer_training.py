@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from multimodal.batch import Batch, Items
 from multimodal.protocols import Renderer, Transform
-from multimodal.tokenizers.pretrained import PretrainedTokenizer
+from multimodal.tokenizers.pretrained import TrainableTokenizer
 from multimodal.training.optimization import WarmupCosine, optimization
 from multimodal.training.scores import CodebookUse
 
@@ -45,7 +45,7 @@ class TokenizerTraining(L.LightningModule):
 
     def __init__(
         self,
-        tokenizer: PretrainedTokenizer,
+        tokenizer: TrainableTokenizer,
         transform: Transform,
         name: str = "item",
         optimizer: OptimizerCallable = default_optimizer,
@@ -102,7 +102,8 @@ class TokenizerTraining(L.LightningModule):
     def _log_codebook(self, stage: str) -> float:
         use = self.use.compute()
         self.use.reset()
-        self.log_dict({f"{stage}/codebook/{name}": value for name, value in use.items()}, batch_size=1)
+        for name, value in use.items():
+            self.log(f"{stage}/codebook/{name}", value, batch_size=1, prog_bar=stage == "val" and name != "dead_codes")
         return float(use["usage"])
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, tuple[list[str], Tensor]]:

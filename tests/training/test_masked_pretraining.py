@@ -23,11 +23,12 @@ def fit(model, loader, **settings):
     return {name: value.clone() for name, value in model.state_dict().items() if value.is_floating_point() and "scores" not in name}
 
 
-def test_accumulated_batches_equal_one_large_batch(make_model, mixed_samples, loader):
+@pytest.mark.parametrize("clip", [None, 0.05])  # gradients are clipped after they are divided by the number of predictions
+def test_accumulated_batches_equal_one_large_batch(make_model, mixed_samples, loader, clip):
     # the parts differ in size and in modalities: a mean of means would not agree
     parts = [mixed_samples[:1], mixed_samples[1:6], mixed_samples[6:]]
-    whole = fit(make_model(**SGD), loader([mixed_samples]))
-    accumulated = fit(make_model(**SGD), loader(parts), accumulate_grad_batches=3)
+    whole = fit(make_model(**SGD), loader([mixed_samples]), gradient_clip_val=clip)
+    accumulated = fit(make_model(**SGD), loader(parts), accumulate_grad_batches=3, gradient_clip_val=clip)
     start = make_model().state_dict()
     assert any(not torch.equal(whole[name], start[name]) for name in whole)
     for name in whole:
@@ -62,11 +63,20 @@ def test_items_of_one_sample_see_each_other(make_model, mixed_samples):
     assert not torch.allclose(both["picture"].hidden, model(other)["picture"].hidden, atol=1e-4)
 
 
-def test_loss_falls_on_a_fixed_batch(make_model, mixed_samples, loader):
+def test_the_clipped_step_has_the_wanted_length(make_model, mixed_samples, loader):
+    start = {name: p.detach().clone() for name, p in make_model().named_parameters() if p.requires_grad}
+    model = make_model(**SGD)
+    fit(model, loader([mixed_samples]), gradient_clip_val=0.05)
+    moved = torch.cat([(p.detach() - start[name]).flatten() for name, p in model.named_parameters() if name in start])
+    assert moved.norm().item() == pytest.approx(0.1 * 0.05, rel=1e-3)  # learning rate times clipped norm
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_loss_falls_on_a_fixed_batch(make_model, mixed_samples, loader, precision):
     model = make_model(optimizer=lambda groups: torch.optim.AdamW(groups, lr=1e-2))
     losses = []
     model.on_train_batch_end = lambda outputs, *_: losses.append(float(outputs["loss"]))
-    fit(model, loader([mixed_samples] * 60))
+    fit(model, loader([mixed_samples] * 60), precision=precision)
     assert losses[-1] < 0.4 * losses[0]
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from multimodal.tokenizers.pretrained import PretrainedTokenizer, TokenizerLoss
+from multimodal.tokenizers.pretrained import TokenizerLoss, TrainableTokenizer
 
 
 class ResidualBlock(nn.Module):
@@ -29,7 +29,7 @@ class ResidualBlock(nn.Module):
         return x + self.layers(x)
 
 
-class DiscreteVAE(PretrainedTokenizer):
+class DiscreteVAE(TrainableTokenizer):
     """Discrete VAE trained with the Gumbel-softmax (DALL-E, https://arxiv.org/abs/2102.12092; unilm ``beit/modeling_discrete_vae.py``).
 
     The temperature falls from ``temperature[0]`` to ``temperature[1]`` along a cosine over the run. A departure: the KL term pulls the

@@ -5,17 +5,14 @@ Letters in shapes: n notes or tokens, m those of them that are kept.
 
 from __future__ import annotations
 
-import hashlib
-import json
-from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from multimodal.protocols import Tokenizer
 from multimodal.tokenizers.midi.notes import Column
+from multimodal.tokenizers.pretrained import PretrainedTokenizer
 
 POSITION_TICKS = 120
 DURATION_TICKS = 60
@@ -25,10 +22,9 @@ NUM_DURATIONS = 64
 NEW, CONTINUE = 0, 1
 BAR, POSITION, PITCH, DURATION = range(4)
 DECODED_VELOCITY = 80
-CONFIG_NAME = "config.json"
 
 
-class CompoundTokenizer(Tokenizer):
+class CompoundTokenizer(PretrainedTokenizer):
     """Compound words of MidiBERT (https://arxiv.org/abs/2107.05223): (bar, position, pitch, duration), with the ids it published.
 
     Bar: 0 the first note of a bar, 1 a later one. Position: 16 slots of 120 ticks in a 4/4 bar of 1920. Pitch: 22 to 107 as 0 to 85.
@@ -122,47 +118,6 @@ class CompoundTokenizer(Tokenizer):
         """Return the notes (velocity 80) in the order of the ids; ids that a model predicted may be any, so starts may not ascend."""
         notes, is_note = self.decode_all(ids)
         return notes[is_note]
-
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write ``config.json`` into ``folder``, which is made if needed."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        saved = {"class": type(self).__name__, "fingerprint": self.fingerprint(), "config": self._config()}
-        partial = folder / (CONFIG_NAME + ".tmp")
-        partial.write_text(json.dumps(saved, indent=2) + "\n")
-        partial.replace(folder / CONFIG_NAME)
-
-    @classmethod
-    def from_pretrained(cls, folder: str) -> Self:
-        """Load a tokenizer that ``save_pretrained`` wrote.
-
-        Raises:
-            ValueError: ``config.json`` is missing, unreadable, of another class, or not of this version of the tokenizer.
-        """
-        path = Path(folder) / CONFIG_NAME
-        if not path.is_file():
-            raise ValueError(f"no tokenizer in {path.parent.resolve()}: {CONFIG_NAME} not found.")
-        try:
-            saved = json.loads(path.read_text())
-            name, fingerprint = saved["class"], saved["fingerprint"]
-            arguments = tuple(saved["config"]["pitch_range"]), saved["config"]["out_of_range"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} is damaged: {error!r}.") from error
-        if name != cls.__name__:
-            raise ValueError(f"{path} holds a {name}, not a {cls.__name__}.")
-        tokenizer = cls(*arguments)
-        if tokenizer.fingerprint() != fingerprint:
-            raise ValueError(f"{path} was written by another version of {name}: its fingerprint differs, so its ids may.")
-        return tokenizer
-
-    def fingerprint(self) -> str:
-        """Return the SHA-256 (hex) of the settings, the grid included."""
-        grid = {"position_ticks": POSITION_TICKS, "duration_ticks": DURATION_TICKS, "bar_ticks": BAR_TICKS, "durations": NUM_DURATIONS}
-        settings = {"class": type(self).__name__, "config": self._config(), "grid": grid}
-        return hashlib.sha256(json.dumps(settings, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-    def _config(self) -> dict[str, object]:
-        return {"pitch_range": list(self.pitch_range), "out_of_range": self.out_of_range}
 
 
 def _nearest(ticks: Int[Tensor, " n"], step: int) -> Int[Tensor, " n"]:
