@@ -62,7 +62,7 @@ class ImageTransform(Transform):
         self.scale, self.ratio, self.flip, self.jitter, self.max_pixels = scale, ratio, flip, jitter, max_pixels
 
     def decode(self, data: bytes) -> Image.Image:
-        """Return the image, upright and in ``channels``.
+        """Return the image, upright and in ``channels``; where it is transparent, white shows through.
 
         Raises:
             ValueError: the file is no image of ``FORMATS``, is damaged, or is over ``max_pixels``.
@@ -72,7 +72,7 @@ class ImageTransform(Transform):
             if image.width * image.height > self.max_pixels:
                 raise ValueError(f"{image.width} x {image.height} pixels are over max_pixels {self.max_pixels}.")
             image.load()
-            return _eight_bit(ImageOps.exif_transpose(image)).convert(MODES[self.channels])
+            return _on_white(_eight_bit(ImageOps.exif_transpose(image))).convert(MODES[self.channels])
         except UnidentifiedImageError:
             raise ValueError(f"not an image ({len(data)} bytes, none of {', '.join(FORMATS)}).") from None
         except (OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
@@ -112,6 +112,14 @@ class ImageTransform(Transform):
 def _eight_bit(image: Image.Image) -> Image.Image:
     """Scale 16-bit grey to 8 bits: Pillow's own conversion would clip all but the darkest 256 values to white."""
     return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)) if image.mode.startswith("I;16") else image
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """Lay an image with transparency over white: what lies below transparent pixels is often noise, or black."""
+    if not image.has_transparency_data:
+        return image
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
 
 
 def _central_square(image: Image.Image) -> tuple[float, float, float, float]:

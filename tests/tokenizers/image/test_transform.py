@@ -222,3 +222,15 @@ def test_random_bytes_are_refused(data):
 def test_settings_out_of_range_are_refused(setting, message):
     with pytest.raises(ValueError, match=message):
         ImageTransform(**setting)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparent_pixels_are_white_whatever_lies_below(mode):
+    pixels = np.zeros((8, 8, 4), dtype=np.uint8)
+    pixels[:, :4] = (200, 0, 0, 255)  # opaque red; the rest is transparent black
+    image = Image.fromarray(pixels).convert(mode) if mode != "P" else Image.fromarray(pixels).quantize(4)
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    decoded = np.asarray(ImageTransform(8).decode(file.getvalue()))
+    assert (decoded[:, 4:] == 255).all()
+    assert (decoded[:, :4] != 255).any(-1).all()
