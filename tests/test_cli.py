@@ -63,7 +63,7 @@ def pretrain(folder: Path, run: Path, *more: str) -> int:
     return main(["fit", *PRETRAIN, *shards, *tokenizer, "--run", str(run), *more])
 
 
-def tested(model, data) -> dict[str, torch.Tensor]:
+def scores_of(model, data) -> dict[str, torch.Tensor]:
     trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
     trainer.test(model, datamodule=data, verbose=False)
     return trainer.callback_metrics
@@ -103,7 +103,7 @@ def test_a_run_leaves_what_the_report_needs_and_can_be_tested_and_continued(work
     assert page.count("data:image/png;base64,") >= 3 and "labels per class" in page
 
     model, data = load_run(run)
-    again = {name: value.item() for name, value in tested(model, data).items()}
+    again = {name: value.item() for name, value in scores_of(model, data).items()}
     assert again == pytest.approx(scores)
 
     assert pretrain(workshop, run) == 1  # the folder holds a run
