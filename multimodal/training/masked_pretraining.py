@@ -177,7 +177,7 @@ class MaskedPretraining(L.LightningModule):
         scores = self.scores[f"{stage}_scores"]
         for name, value in scores.compute().items():
             in_bar = stage == "val" and name.removeprefix("accuracy/") in self.modalities
-            self.log(f"{stage}/{name}", value, batch_size=1, prog_bar=in_bar)
+            self.log(f"{stage}/{name}", value, batch_size=1, prog_bar=in_bar, sync_dist=True)  # equal on all ranks already
         scores.reset()
 
     def configure_optimizers(self) -> Any:

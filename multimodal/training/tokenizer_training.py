@@ -103,7 +103,7 @@ class TokenizerTraining(L.LightningModule):
         use = self.use.compute()
         self.use.reset()
         for name, value in use.items():
-            self.log(f"{stage}/codebook/{name}", value, batch_size=1, prog_bar=stage == "val" and name != "dead_codes")
+            self.log(f"{stage}/codebook/{name}", value, batch_size=1, prog_bar=stage == "val" and name != "dead_codes", sync_dist=True)
         return float(use["usage"])
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, tuple[list[str], Tensor]]:
