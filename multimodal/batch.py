@@ -13,6 +13,9 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+SEED_STEP = 0x1E3779B97F4A7C15
+"""Between the seeds of the modalities of one sample; odd, so that the seeds of all samples keep apart."""
+
 
 @dataclass(frozen=True)
 class Item:
@@ -138,10 +141,15 @@ def _collate_items(name: str, samples: Sequence[Sample]) -> Items:
     return Items(
         values=_join(name, [item.values for item in items], ragged),
         sample=torch.tensor([number for number, _ in present]),
-        seed=torch.tensor([sample.seed for _, sample in present]),
+        seed=torch.tensor([_item_seed(name, sample) for _, sample in present]),
         lengths=torch.tensor([len(item.values) for item in items]) if ragged else None,
         tokenizer_values=_join(name, views, ragged) if views else None,
     )
+
+
+def _item_seed(name: str, sample: Sample) -> int:
+    """Return the seed of an item: the modalities of one sample must not all hide the same places."""
+    return (sample.seed + list(sample.items).index(name) * SEED_STEP) % 2**63
 
 
 def _join(name: str, values: list[Tensor], ragged: bool) -> Tensor:

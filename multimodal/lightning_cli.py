@@ -106,7 +106,8 @@ class Command(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Add the callbacks and loggers that the config does not name itself."""
         config = self._settings()
-        given = [] if config.trainer.callbacks is None else config.trainer.callbacks
+        given = config.trainer.callbacks or []
+        given = given if isinstance(given, list) else [given]
         named = {callback.class_path.rsplit(".", 1)[-1] for callback in given}
         ours = [callback for callback in _default_callbacks(config.run) if type(callback).__name__ not in named]
         if config.trainer.enable_progress_bar is False or "RichProgressBar" in named:

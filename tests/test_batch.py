@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multimodal.batch import Item, Sample, collate
+from multimodal.batch import SEED_STEP, Item, Sample, collate
 
 LABELS = ("kind", "maker")
 
@@ -33,7 +33,8 @@ def test_every_item_is_found_again(samples):
     for name, items in batch.items.items():
         present = [number for number, sample in enumerate(samples) if name in sample.items]
         assert items.sample.tolist() == present and len(items) == len(present)
-        assert items.seed.tolist() == [samples[number].seed for number in present]
+        places = [list(samples[number].items).index(name) for number in present]  # of the modality among those of its sample
+        assert items.seed.tolist() == [(samples[i].seed + place * SEED_STEP) % 2**63 for i, place in zip(present, places, strict=True)]
         values = items.values if items.lengths is None else items.values.split(items.lengths.tolist())
         for value, number in zip(values, present, strict=True):
             assert torch.equal(value, samples[number].items[name].values)
@@ -92,3 +93,14 @@ def test_batches_survive_a_data_worker():
     assert [(batch.keys, batch.items["a"].values.tolist(), batch.labels["l"].tolist()) for batch in loader] == [
         ((str(number),), [[number, number]], [number]) for number in range(3)
     ]
+
+
+def test_the_modalities_of_a_sample_have_seeds_of_their_own():
+    item = Item(torch.zeros(1, 2, 2))
+    samples = [Sample("both", {"a": item, "b": item}, seed=2**63 - 5), Sample("one", {"b": item}, seed=7)]
+    batch = collate(samples)
+    assert batch.items["a"].seed.tolist() == [2**63 - 5]
+    both, one = batch.items["b"].seed.tolist()
+    assert both != 2**63 - 5 and both >= 0
+    assert one == 7  # an item alone has the seed of its sample
+    assert collate(samples[:1]).items["b"].seed.tolist() == [both]
