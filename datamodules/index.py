@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mimetypes
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -10,8 +11,17 @@ from typing import Any
 
 from multimodal.datamodules.atomic import atomic_file
 
-VERSION = 1
+VERSION = 2
 FILE_NAME = "index.json"
+_TYPES = mimetypes.MimeTypes()  # without the tables of the machine, which differ
+for _name, _type in {
+    "npy": "application/x-numpy",
+    "jsonl": "application/jsonl",
+    "flac": "audio/flac",
+    "ogg": "audio/ogg",
+    "webp": "image/webp",
+}.items():
+    _TYPES.add_type(_type, f".{_name}")  # Python 3.11 does not know them
 
 
 @dataclass(frozen=True)
@@ -32,22 +42,62 @@ class ShardInfo:
 
 
 @dataclass(frozen=True)
+class FieldInfo:
+    """One field, over all samples of a folder.
+
+    Args:
+        samples: number of samples that have it.
+        bytes: in all of them together.
+        type: MIME type that its name stands for; "application/octet-stream" for an unknown name.
+    """
+
+    samples: int
+    bytes: int
+    type: str
+
+
+@dataclass(frozen=True)
+class StoredIds:
+    """Ids that a frozen tokenizer gave to one modality of the samples; see ``multimodal shards tokenize``.
+
+    Args:
+        tokenizer: its fingerprint.
+        tokenizer_class: its class path, for the record.
+        vocab_sizes: number of ids of each of its fields (codebooks).
+        transform: fingerprint of the transform that made the views which were tokenized.
+        crops: field names hold views 0 to ``crops - 1``, each of them another crop; 1 where views do not differ.
+        seed: of the crops.
+        train: splits whose views are crops for training; the views of other splits are those of evaluation.
+        ragged: whether the number of ids differs from sample to sample.
+    """
+
+    tokenizer: str
+    tokenizer_class: str
+    vocab_sizes: Sequence[int]
+    transform: str
+    crops: int = 1
+    seed: int = 0
+    train: Sequence[str] = ()
+    ragged: bool = False
+
+
+@dataclass(frozen=True)
 class ShardIndex:
     """The shards of a folder by split, and what is in them.
 
     Args:
         splits: split name -> its shards, in order.
-        fields: field (file extension) -> number of samples that have it, over all splits.
-        field_bytes: field -> bytes over all splits.
+        fields: field (file extension) -> what it holds, over all splits.
         class_counts: label name -> number of samples, over all splits.
+        ids: modality name -> ids that are stored beside its data.
         writer: settings that the shards were written with.
         root: the folder; set by ``load``, not saved.
     """
 
     splits: Mapping[str, Sequence[ShardInfo]]
-    fields: Mapping[str, int]
-    field_bytes: Mapping[str, int] = field(default_factory=dict)
+    fields: Mapping[str, FieldInfo]
     class_counts: Mapping[str, int] = field(default_factory=dict)
+    ids: Mapping[str, StoredIds] = field(default_factory=dict)
     writer: Mapping[str, Any] = field(default_factory=dict)
     root: Path = field(default=Path(), compare=False)
 
@@ -69,9 +119,9 @@ class ShardIndex:
         content = {
             "version": VERSION,
             "splits": {name: [asdict(shard) for shard in shards] for name, shards in self.splits.items()},
-            "fields": dict(sorted(self.fields.items())),
-            "field_bytes": dict(sorted(self.field_bytes.items())),
+            "fields": {name: asdict(info) for name, info in sorted(self.fields.items())},
             "classes": dict(sorted(self.class_counts.items())),
+            "ids": {name: asdict(stored) for name, stored in sorted(self.ids.items())},
             "writer": dict(self.writer),
         }
         path = Path(folder) / FILE_NAME
@@ -112,14 +162,24 @@ def _parse(path: Path) -> ShardIndex:
     try:
         return ShardIndex(
             splits={name: [ShardInfo(**shard) for shard in shards] for name, shards in content["splits"].items()},
-            fields=dict(content["fields"]),
-            field_bytes=dict(content["field_bytes"]),
+            fields={name: FieldInfo(**info) for name, info in content["fields"].items()},
             class_counts=dict(content["classes"]),
+            ids={name: StoredIds(**stored) for name, stored in content["ids"].items()},
             writer=dict(content["writer"]),
             root=path.parent,
         )
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}): write the shards again.") from None
+
+
+def field_info(fields: Mapping[str, int], field_bytes: Mapping[str, int]) -> dict[str, FieldInfo]:
+    """Return field -> what it holds, from the counts of samples and bytes."""
+    return {name: FieldInfo(samples, field_bytes[name], mime_type(name)) for name, samples in fields.items()}
+
+
+def mime_type(name: str) -> str:
+    """Return the MIME type that the name of a field stands for; the last extension of a compound name decides."""
+    return _TYPES.guess_type(f"x.{name}", strict=False)[0] or "application/octet-stream"
 
 
 def _check_inside(index: Path, shard: str) -> None:

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from multimodal.batch import Item, Sample
+from multimodal.datamodules.contents import METADATA
 from multimodal.datamodules.keys import stable_hash
 from multimodal.datamodules.reader import RawSample
-from multimodal.datamodules.sources import METADATA
 from multimodal.errors import SampleError
 from multimodal.protocols import Transform
 

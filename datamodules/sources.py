@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from multimodal.datamodules.contents import METADATA
 from multimodal.datamodules.keys import clean_key, split_of, stable_hash
 
 SPLIT_FOLDERS = ("train", "val", "test")
-METADATA = "json"
 _FIELD_NAME = re.compile(r"[a-z0-9_+-]+")
 
 

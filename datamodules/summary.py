@@ -32,10 +32,9 @@ def _splits(index: ShardIndex) -> Table:
 
 
 def _fields(index: ShardIndex) -> Table:
-    table = _table("", field="left", samples="right", size="right", mean="right")
-    for name, count in sorted(index.fields.items()):
-        size = index.field_bytes.get(name, 0)
-        table.add_row(name, f"{count:,}", format_bytes(size), format_bytes(size / count))
+    table = _table("", field="left", type="left", samples="right", size="right", mean="right")
+    for name, info in sorted(index.fields.items()):
+        table.add_row(name, info.type, f"{info.samples:,}", format_bytes(info.bytes), format_bytes(info.bytes / info.samples))
     return table
 
 

@@ -7,43 +7,19 @@ where it stopped; the index is written last, and a folder without one is unfinis
 from __future__ import annotations
 
 import hashlib
-import json
-import tarfile
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
-from multimodal.datamodules.atomic import atomic_file
-from multimodal.datamodules.index import FILE_NAME, ShardIndex, ShardInfo
-from multimodal.datamodules.sources import METADATA, FileError, SourceSample
-
-JOURNAL_NAME = ".unfinished.jsonl"
-_END_OF_ARCHIVE = bytes(2 * tarfile.BLOCKSIZE)
+from multimodal.datamodules.contents import Contents, total
+from multimodal.datamodules.index import FILE_NAME, ShardIndex, ShardInfo, field_info
+from multimodal.datamodules.journal import Journal
+from multimodal.datamodules.shard_file import ShardFile
+from multimodal.datamodules.sources import FileError, SourceSample
 
 Advance = Callable[[int, int], None]
 """Told the number of samples and bytes after each sample."""
-
-
-@dataclass
-class _Contents:
-    """What one shard holds."""
-
-    fields: Counter[str] = field(default_factory=Counter)
-    field_bytes: Counter[str] = field(default_factory=Counter)
-    class_counts: Counter[str] = field(default_factory=Counter)
-    problems: list[str] = field(default_factory=list)
-    samples: int = 0
-
-    def add(self, fields: Mapping[str, bytes]) -> None:
-        self.samples += 1
-        for name, data in fields.items():
-            self.fields[name] += 1
-            self.field_bytes[name] += len(data)
-        label = json.loads(fields[METADATA]).get("label")
-        if label is not None:
-            self.class_counts[label] += 1
 
 
 @dataclass
@@ -88,9 +64,9 @@ def write_shards(
     root = Path(folder)
     root.mkdir(parents=True, exist_ok=True)
     earlier = _retire_index(root)
-    journal = _Journal(root)
+    journal = Journal(root)
     shards: dict[str, list[ShardInfo]] = {name: [] for name in splits}
-    total, kept = _Contents(), 0
+    parts, kept = [], 0
     for split, path, samples in _planned(splits, samples_per_shard):
         plan = _fingerprint(samples, on_error)
         finished = journal.find(path, plan)
@@ -102,13 +78,14 @@ def write_shards(
             advance(len(samples), info.bytes)
         if info.samples:
             shards[split].append(info)
-        _merge(total, contents)
+        parts.append(contents)
     record = {"samples_per_shard": samples_per_shard, **(settings or {})}
-    index = ShardIndex(shards, dict(total.fields), dict(total.field_bytes), dict(total.class_counts), record, root=root)
+    whole = total(parts)
+    index = ShardIndex(shards, field_info(whole.fields, whole.field_bytes), dict(whole.class_counts), writer=record, root=root)
     index.save(root)
     journal.remove()
     _remove_stale(root, earlier, index)
-    return WriteResult(index, total.problems, kept)
+    return WriteResult(index, whole.problems, kept)
 
 
 def _planned(splits: Mapping[str, Sequence[SourceSample]], size: int) -> Iterator[tuple[str, str, Sequence[SourceSample]]]:
@@ -117,54 +94,27 @@ def _planned(splits: Mapping[str, Sequence[SourceSample]], size: int) -> Iterato
             yield split, f"{split}-{number:06d}.tar", samples[start : start + size]
 
 
-def _write_shard(path: Path, samples: Sequence[SourceSample], on_error: str, advance: Advance | None) -> tuple[ShardInfo, _Contents]:
-    contents, digest, size = _Contents(), hashlib.sha256(), 0
+def _write_shard(path: Path, samples: Sequence[SourceSample], on_error: str, advance: Advance | None) -> tuple[ShardInfo, Contents]:
     try:
-        with atomic_file(path) as file:
+        with ShardFile(path) as shard:
             for sample in samples:
-                data = _sample_bytes(sample, contents, on_error)
-                digest.update(data)
-                size += _write(file, data)
+                size = _add(shard, sample, on_error)
                 if advance:
-                    advance(1, len(data))
-            digest.update(_END_OF_ARCHIVE)
-            size += _write(file, _END_OF_ARCHIVE)
+                    advance(1, size)
     except OSError as error:
         needed = sum(file.size for sample in samples for file in sample.files.values())
         raise OSError(error.errno, f"{error.strerror}; the shard needs about {needed} bytes", str(path)) from error
-    if not contents.samples:
-        path.unlink()
-    return ShardInfo(path.name, contents.samples, size, digest.hexdigest()), contents
+    return shard.info, shard.contents
 
 
-def _write(file: BinaryIO, data: bytes) -> int:
-    file.write(data)
-    return len(data)
-
-
-def _sample_bytes(sample: SourceSample, contents: _Contents, on_error: str) -> bytes:
+def _add(shard: ShardFile, sample: SourceSample, on_error: str) -> int:
     try:
-        fields = sample.read()
+        return shard.add(sample.key, sample.read())
     except FileError as error:
         if on_error == "raise":
             raise
-        contents.problems.append(str(error))
-        return b""
-    contents.add(fields)
-    return b"".join(_member(f"{sample.key}.{name}", data) for name, data in fields.items())
-
-
-def _member(name: str, data: bytes) -> bytes:
-    info = tarfile.TarInfo(name)  # owner 0, mode 0644, time 0: nothing of this machine or moment
-    info.size = len(data)
-    return info.tobuf(tarfile.PAX_FORMAT, encoding="utf-8") + data + bytes(-len(data) % tarfile.BLOCKSIZE)
-
-
-def _merge(total: _Contents, contents: _Contents) -> None:
-    total.fields.update(contents.fields)
-    total.field_bytes.update(contents.field_bytes)
-    total.class_counts.update(contents.class_counts)
-    total.problems += contents.problems
+        shard.contents.problems.append(str(error))
+        return 0
 
 
 def _fingerprint(samples: Sequence[SourceSample], on_error: str) -> str:
@@ -185,50 +135,3 @@ def _retire_index(root: Path) -> set[str]:
 def _remove_stale(root: Path, earlier: set[str], index: ShardIndex) -> None:
     for path in earlier - {shard.path for shards in index.splits.values() for shard in shards}:
         (root / path).unlink(missing_ok=True)
-
-
-class _Journal:
-    """Shards that are finished, one JSON object a line; it exists until the index does."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.path = root / JOURNAL_NAME
-        self.lines: dict[str, dict[str, Any]] = {}
-        if self.path.exists():
-            for line in self.path.read_text(encoding="utf-8").splitlines():
-                self._remember(line)
-
-    def _remember(self, line: str) -> None:
-        try:
-            entry = json.loads(line)
-            self.lines[entry["info"]["path"]] = entry
-        except (ValueError, KeyError, TypeError):
-            pass  # the line that was being written when the run was killed: that shard is written again
-
-    def find(self, path: str, plan: str) -> tuple[ShardInfo, _Contents] | None:
-        """Return what is in a shard if it was finished with this plan and its file still has those bytes."""
-        entry = self.lines.get(path)
-        if entry is None or entry["plan"] != plan:
-            return None
-        info = ShardInfo(**entry["info"])
-        fields, field_bytes, class_counts = (Counter(part) for part in entry["counts"])
-        contents = _Contents(fields, field_bytes, class_counts, entry["problems"], info.samples)
-        file = self.root / path
-        if info.samples and not (file.is_file() and file_sha256(file) == info.sha256):
-            return None
-        return info, contents
-
-    def add(self, plan: str, info: ShardInfo, contents: _Contents) -> None:
-        counts = [contents.fields, contents.field_bytes, contents.class_counts]
-        entry = {"plan": plan, "info": asdict(info), "counts": counts, "problems": contents.problems}
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write("\n" + json.dumps(entry))  # first ends a line cut off by a kill
-
-    def remove(self) -> None:
-        self.path.unlink(missing_ok=True)
-
-
-def file_sha256(path: Path) -> str:
-    """Return the hash of a file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

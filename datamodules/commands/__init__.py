@@ -1,0 +1,50 @@
+"""The command ``multimodal shards``: each of its commands is a file here, with ``add_parser`` and ``run``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import NoReturn
+
+from multimodal.datamodules.commands import inspect, write
+
+COMMANDS = (write, inspect)
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaint is one line, as all errors of this command are."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, **kwargs})  # type: ignore[arg-type]
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message} (see {self.prog} --help)\n")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of ``multimodal shards``."""
+    parser = _Parser(prog="multimodal shards", description="Write, check and tokenize tar shards.")
+    names = ",".join(command.__name__.rpartition(".")[-1] for command in COMMANDS)
+    commands = parser.add_subparsers(dest="command", required=True, metavar=f"{{{names}}}")
+    for command in COMMANDS:
+        command.add_parser(commands).set_defaults(run=command.run)
+    return parser
+
+
+def main(arguments: list[str]) -> int:
+    """Run ``multimodal shards`` and return its exit code.
+
+    0; 1 where ``verify`` found problems; 2 for an error of the user or the data; 130 when interrupted.
+    """
+    try:
+        options = build_parser().parse_args(arguments)
+    except SystemExit as end:
+        return int(end.code or 0)
+    try:
+        return int(options.run(options))
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted: run the same command again to go on.", file=sys.stderr)
+        return 130

@@ -1,0 +1,62 @@
+"""What shards hold, counted while they are written."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+METADATA = "json"
+"""The field with the metadata of a sample: a JSON object, with its label and its source among others."""
+
+
+@dataclass
+class Contents:
+    """Counts over the samples of one shard, or of several.
+
+    Args:
+        samples: number of samples.
+        fields: field -> samples that have it.
+        field_bytes: field -> bytes.
+        class_counts: label -> samples.
+        problems: one line for each sample that was left out.
+    """
+
+    samples: int = 0
+    fields: Counter[str] = field(default_factory=Counter)
+    field_bytes: Counter[str] = field(default_factory=Counter)
+    class_counts: Counter[str] = field(default_factory=Counter)
+    problems: list[str] = field(default_factory=list)
+
+    def add(self, fields: Mapping[str, bytes]) -> None:
+        """Count a sample."""
+        self.samples += 1
+        for name, data in fields.items():
+            self.fields[name] += 1
+            self.field_bytes[name] += len(data)
+        label = json.loads(fields[METADATA]).get("label") if METADATA in fields else None
+        if isinstance(label, str):
+            self.class_counts[label] += 1
+
+    def merge(self, other: Contents) -> None:
+        """Add the counts of other shards."""
+        self.samples += other.samples
+        self.fields.update(other.fields)
+        self.field_bytes.update(other.field_bytes)
+        self.class_counts.update(other.class_counts)
+        self.problems += other.problems
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Contents:
+        """Return what ``vars()`` of contents became in JSON."""
+        return cls(**{name: Counter(value) if isinstance(value, dict) else value for name, value in content.items()})
+
+
+def total(parts: Iterable[Contents]) -> Contents:
+    """Return the counts of all parts together."""
+    result = Contents()
+    for part in parts:
+        result.merge(part)
+    return result
