@@ -1,9 +1,13 @@
-"""What to do about samples that cannot be used: stop, or leave them out, count them and stop when they are too many."""
+"""What to do about samples that cannot be used: stop, or leave them out, list them and stop when they are too many."""
 
 from __future__ import annotations
 
+import csv
 import re
 import warnings
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 from multimodal.errors import SampleError
@@ -13,57 +17,79 @@ LEAST_READ = 100
 
 
 class BadSampleWarning(UserWarning):
-    """A sample was left out."""
+    """Samples were left out."""
 
 
 class BadSamples:
-    """Count bad samples in one process.
+    """Count the samples of one rank.
 
     Args:
-        on_error: "raise" stops at the first one; "skip" warns once for each kind of reason.
+        on_error: "raise" stops at the first bad one; "skip" warns once for each kind of reason, and at the end of an epoch of all.
         max_fraction: the share of the samples read that may be bad, looked at once 100 are read and at the end of an epoch.
+        listing: file to which every bad sample is added once: shard, key, field, reason, as CSV; None: no list.
     """
 
-    def __init__(self, on_error: OnError = "raise", max_fraction: float = 0.01) -> None:
+    def __init__(self, on_error: OnError = "raise", max_fraction: float = 0.01, listing: Path | None = None) -> None:
         if on_error not in ("raise", "skip"):
             raise ValueError(f"on_error must be 'raise' or 'skip', got {on_error!r}.")
         if not 0 <= max_fraction <= 1:
             raise ValueError(f"max_bad_fraction must be in [0, 1], got {max_fraction}.")
-        self.on_error, self.max_fraction = on_error, max_fraction
-        self.read = self.bad = 0
+        self.on_error, self.max_fraction, self.listing = on_error, max_fraction, listing
+        self.read = 0
+        self.reasons: Counter[str] = Counter()
         self.last: SampleError | None = None
-        self.warned: set[tuple[str, str]] = set()
+        self._warned: set[str] = set()
+        self._listed: set[tuple[str, str, str]] = set()
 
-    def start(self) -> None:
-        """Begin to count anew, at the start of an epoch."""
-        self.read = self.bad = 0
+    @property
+    def bad(self) -> int:
+        """Bad samples since the start of the epoch."""
+        return self.reasons.total()
 
-    def count_good(self) -> None:
-        """Note a sample that was fine."""
-        self.read += 1
-        self._check(LEAST_READ)
+    def start(self, read: int = 0, reasons: dict[str, int] | None = None) -> None:
+        """Begin to count anew, at the start of an epoch, or go on from what a resumed epoch had."""
+        self.read, self.reasons = read, Counter(reasons or {})
 
-    def count_bad(self, error: SampleError) -> None:
-        """Note a bad sample.
+    def count(self, read: int, problems: Sequence[SampleError]) -> None:
+        """Note a batch.
+
+        Args:
+            read: samples read for it, bad ones included.
+            problems: one error for each bad one.
 
         Raises:
-            SampleError: ``error``, where the first one stops.
+            SampleError: the first of ``problems``, where the first one stops.
             ValueError: too many samples are bad.
         """
-        if self.on_error == "raise":
-            raise error
-        self.read += 1
-        self.bad += 1
-        self.last = error
-        kind = (error.field, re.sub(r"'[^']*'|\d+", "_", error.reason))
-        if kind not in self.warned:
-            self.warned.add(kind)
-            warnings.warn(f"left out (told once for each kind of reason): {error}", BadSampleWarning, stacklevel=2)
+        if problems and self.on_error == "raise":
+            raise problems[0]
+        self.read += read
+        for error in problems:
+            self._note(error)
         self._check(LEAST_READ)
 
     def finish(self) -> None:
-        """Check the share at the end of an epoch, however few samples were read."""
+        """Check the share at the end of an epoch, however few samples were read, and say what was left out."""
         self._check(1)
+        if self.bad:
+            kinds = "; ".join(f"{count} x {kind}" for kind, count in self.reasons.most_common(5))
+            listed = f"; all are in {self.listing}" if self.listing else ""
+            message = f"left out {self.bad} of {self.read} samples in this epoch: {kinds}{listed}"
+            warnings.warn(message, BadSampleWarning, stacklevel=2)
+
+    def _note(self, error: SampleError) -> None:
+        kind = f"{error.field}: " + re.sub(r"'[^']*'|\d+", "_", error.reason)
+        self.reasons[kind] += 1
+        self.last = error
+        if kind not in self._warned:
+            self._warned.add(kind)
+            warnings.warn(f"left out (told once for each kind of reason): {error}", BadSampleWarning, stacklevel=2)
+        place = (error.shard, error.key, error.field)
+        if self.listing and place not in self._listed:
+            self._listed.add(place)
+            self.listing.parent.mkdir(parents=True, exist_ok=True)
+            with self.listing.open("a", newline="", encoding="utf-8", errors="backslashreplace") as file:
+                csv.writer(file).writerow([error.shard, error.key, error.field, error.reason])
 
     def _check(self, least: int) -> None:
         if self.read >= least and self.bad > self.max_fraction * self.read:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import mimetypes
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -92,6 +92,7 @@ class ShardIndex:
         ids: modality name -> ids that are stored beside its data.
         writer: settings that the shards were written with.
         root: the folder; set by ``load``, not saved.
+        url: of the folder, where it is not local; set by ``parse``, not saved.
     """
 
     splits: Mapping[str, Sequence[ShardInfo]]
@@ -100,6 +101,7 @@ class ShardIndex:
     ids: Mapping[str, StoredIds] = field(default_factory=dict)
     writer: Mapping[str, Any] = field(default_factory=dict)
     root: Path = field(default=Path(), compare=False)
+    url: str = field(default="", compare=False)
 
     @property
     def classes(self) -> list[str]:
@@ -109,6 +111,10 @@ class ShardIndex:
     def shards(self, split: str) -> Sequence[ShardInfo]:
         """Return the shards of a split; none where the folder has no such split."""
         return self.splits.get(split, ())
+
+    def location(self, shard: ShardInfo) -> str:
+        """Return path or URL of a shard."""
+        return f"{self.url}/{shard.path}" if self.url else str(self.root / shard.path)
 
     def num_samples(self, split: str) -> int:
         """Return the number of samples of a split."""
@@ -136,40 +142,54 @@ class ShardIndex:
         Raises:
             ValueError: no index, a damaged one, one of another version, a shard outside the folder, or missing shards (all are named).
         """
-        path = Path(folder) / FILE_NAME
-        index = _parse(path)
         root = Path(folder)
+        path = root / FILE_NAME
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            hint = "write shards with `multimodal shards write`, or finish an interrupted write by running it again"
+            raise ValueError(f"{path} does not exist: {hint}.") from None
+        except OSError as error:
+            raise ValueError(f"{path} cannot be read: {error}.") from None
+        index = replace(cls.parse(content, str(path)), root=root)
         shards = [shard for shards in index.splits.values() for shard in shards]
-        for shard in shards:
-            _check_inside(path, shard.path)
         missing = [shard.path for shard in shards if not (root / shard.path).is_file()]
         if missing:
             raise ValueError(f"{len(missing)} of {len(shards)} shards of {path} are missing: {', '.join(missing)}.")
         return index
 
+    @classmethod
+    def parse(cls, data: bytes, path: str) -> ShardIndex:
+        """Return the index that a file holds.
 
-def _parse(path: Path) -> ShardIndex:
-    try:
-        content = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        hint = "write shards with `multimodal shards write`, or finish an interrupted write by running it again"
-        raise ValueError(f"{path} does not exist: {hint}.") from None
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read: {error}.") from None
-    version = content.get("version") if isinstance(content, dict) else None
-    if version != VERSION:
-        raise ValueError(f"{path} has version {version!r}, this program reads version {VERSION}: write the shards again.")
-    try:
-        return ShardIndex(
-            splits={name: [ShardInfo(**shard) for shard in shards] for name, shards in content["splits"].items()},
-            fields={name: FieldInfo(**info) for name, info in content["fields"].items()},
-            class_counts=dict(content["classes"]),
-            ids={name: StoredIds(**stored) for name, stored in content["ids"].items()},
-            writer=dict(content["writer"]),
-            root=path.parent,
-        )
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}): write the shards again.") from None
+        Args:
+            data: the bytes of the file.
+            path: of the file, for messages.
+
+        Raises:
+            ValueError: damaged, of another version, or with a shard outside the folder.
+        """
+        try:
+            content = json.loads(data)
+        except ValueError as error:
+            raise ValueError(f"{path} cannot be read: {error}.") from None
+        version = content.get("version") if isinstance(content, dict) else None
+        if version != VERSION:
+            raise ValueError(f"{path} has version {version!r}, this program reads version {VERSION}: write the shards again.")
+        try:
+            index = cls(
+                splits={name: [ShardInfo(**shard) for shard in shards] for name, shards in content["splits"].items()},
+                fields={name: FieldInfo(**info) for name, info in content["fields"].items()},
+                class_counts=dict(content["classes"]),
+                ids={name: StoredIds(**stored) for name, stored in content["ids"].items()},
+                writer=dict(content["writer"]),
+            )
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}): write the shards again.") from None
+        for shards in index.splits.values():
+            for shard in shards:
+                _check_inside(path, shard.path)
+        return index
 
 
 def field_info(fields: Mapping[str, int], field_bytes: Mapping[str, int]) -> dict[str, FieldInfo]:
@@ -182,7 +202,7 @@ def mime_type(name: str) -> str:
     return _TYPES.guess_type(f"x.{name}", strict=False)[0] or "application/octet-stream"
 
 
-def _check_inside(index: Path, shard: str) -> None:
+def _check_inside(index: str, shard: str) -> None:
     path = PurePosixPath(shard)
     if path.is_absolute() or ".." in path.parts or "\\" in shard or PureWindowsPath(shard).drive:
         raise ValueError(f"{index} names the shard {shard!r}, which lies outside its folder: refused.")

@@ -1,147 +1,150 @@
-"""Who reads which samples in which order, as a function of the seed and the epoch. No file is opened here.
+"""The order of every epoch, as a function of the seed and the epoch alone. No file is opened here.
 
-The shards of a source, one after the other, are its *tape*. The tapes of several sources are merged into one, in proportion to what remains
-of each. Training permutes the shards of each tape, starts it at a random place, and gives each worker of each rank one contiguous range
-of the merged tape: reading is sequential, no sample is read twice, and the rest that is dropped differs from epoch to epoch. Evaluation
-leaves the tapes as they are and deals whole batches, so that the order does not depend on the number of workers.
+The order does not know ranks, workers or batches: those only cut it (``batching.py``). So the same samples meet in a step however many
+processes read them, and a run can go on from any place of it, with any number of processes.
 
-Letters: n samples of one worker.
+The samples of a source are laid out shard after shard, the shards in an order drawn for each pass. This *tape* is cut into blocks of
+``shuffle_buffer`` samples, and the samples of a block change places among themselves: at any time only the shards of about one block are
+read from, yet no worker has to hold samples in memory, and any place is found without the ones before it. The tapes of several sources
+are merged, in proportion, in blocks that are shuffled too.
+
+Letters: n places.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple, TypeVar
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
-T = TypeVar("T")
+from multimodal.datamodules.mixture import Mixture
+
+MERGE_BLOCK = 65536
 
 
 class Reads(NamedTuple):
-    """The samples that a worker reads, in order.
+    """Samples to read, in order.
 
     Args:
         source: ``(n,)`` number of the source.
+        turn: ``(n,)`` how often the source was read through before: the epoch, unless a mixture changes the shares.
         shard: ``(n,)`` number of the shard in the source.
         position: ``(n,)`` number of the sample in the shard.
     """
 
     source: np.ndarray
+    turn: np.ndarray
     shard: np.ndarray
     position: np.ndarray
 
 
 class EpochPlan:
-    """The order of every epoch, for every rank and worker.
-
-    Training: all ranks have the same number of full batches, each sample is read at most once in an epoch, fewer than
-    ``world_size * batch_size`` are dropped. Evaluation: every sample is read exactly once; one batch may be smaller; ranks may differ by
-    one batch.
+    """Which sample comes at which place of which epoch.
 
     Args:
         shard_sizes: for each source, the number of samples of each of its shards.
-        batch_size: samples of a batch on one rank.
-        train: which of the two.
-        seed: of the order, at least 0; evaluation has one fixed order.
-        world_size: number of ranks.
-        num_workers: reading processes of each rank; 0 reads in the rank itself, in the same order as 1.
+        train: whether to shuffle; else the one fixed order, shard after shard, source after source.
+        seed: of the order, at least 0.
+        shuffle_buffer: samples among which the order is drawn; below 2 only whole shards are shuffled.
+        mixture: shares of the sources in training.
     """
 
     def __init__(
         self,
         shard_sizes: Sequence[Sequence[int]],
-        batch_size: int,
         train: bool,
         seed: int = 0,
-        world_size: int = 1,
-        num_workers: int = 0,
+        shuffle_buffer: int = 10_000,
+        mixture: Mixture | None = None,
     ) -> None:
-        _check_least(1, batch_size=batch_size, world_size=world_size)
-        _check_least(0, seed=seed, num_workers=num_workers)
+        if seed < 0:
+            raise ValueError(f"seed must be at least 0, got {seed}.")
+        if shuffle_buffer < 0:
+            raise ValueError(f"shuffle_buffer must be at least 0, got {shuffle_buffer}.")
         self.shard_sizes = [np.asarray(sizes, dtype=np.int64) for sizes in shard_sizes]
         self.source_sizes = [int(sizes.sum()) for sizes in self.shard_sizes]
-        self.num_samples = sum(self.source_sizes)
-        self.batch_size, self.train, self.seed = batch_size, train, seed
-        self.world_size, self.num_workers = world_size, num_workers
+        self.counts = mixture.counts(self.source_sizes) if mixture and train else self.source_sizes
+        self.num_samples = sum(self.counts)
+        self.train, self.seed, self.shuffle_buffer = train, seed, shuffle_buffer
+        blocks = max(1, -(-self.num_samples // MERGE_BLOCK))
+        self._before = np.arange(blocks + 1)[:, None] * np.asarray(self.counts, dtype=np.int64) // blocks  # (blocks + 1, sources) places
 
-    def batches(self, rank: int) -> range:
-        """Return the numbers of the batches of a rank, among those of all ranks."""
-        if self.train:
-            steps = self.num_samples // (self.world_size * self.batch_size)
-            return range(rank * steps, (rank + 1) * steps)
-        total = -(-self.num_samples // self.batch_size)
-        return range(rank * total // self.world_size, (rank + 1) * total // self.world_size)
+    def reads(self, epoch: int, places: np.ndarray) -> Reads:
+        """Return what stands at places of an epoch.
 
-    def worker_batches(self, rank: int, worker: int = 0) -> range:
-        """Return the numbers of the batches of a rank that fall to a worker; the loader takes them from the workers in turn."""
-        return self.batches(rank)[worker :: max(1, self.num_workers)]
-
-    def reads(self, epoch: int, rank: int = 0, worker: int = 0) -> Reads:
-        """Return what a worker reads in an epoch."""
-        slots = self._slots(rank, worker)
-        source = self._merged(epoch)
-        chosen = source[slots]
-        reads = Reads(chosen.astype(np.int64), np.empty(len(slots), np.int64), np.empty(len(slots), np.int64))
-        for number in np.unique(chosen).tolist():
-            here = chosen == number
-            place = slots[here] if len(self.source_sizes) == 1 else np.cumsum(source == number)[slots[here]] - 1
-            reads.shard[here], reads.position[here] = self._locate(epoch, number, place)
+        Args:
+            epoch: at least 0; evaluation has the same order in every epoch.
+            places: ``(n,)`` whole numbers in [0, num_samples).
+        """
+        places = np.asarray(places, dtype=np.int64)
+        source, rank = self._merged(epoch, places)
+        reads = Reads(source, *(np.empty_like(places) for _ in range(3)))
+        for number in np.unique(source).tolist():
+            here = np.flatnonzero(source == number)
+            since_start = rank[here] + (epoch * self.counts[number] if self.train else 0)
+            reads.turn[here], place = np.divmod(since_start, self.source_sizes[number])
+            reads.shard[here], reads.position[here] = self._locate(number, reads.turn[here], place)
         return reads
 
-    def shuffle_generator(self, epoch: int, rank: int = 0, worker: int = 0) -> np.random.Generator:
-        """Return the generator of a worker's shuffle buffer."""
-        return np.random.default_rng([self.seed, epoch, 1, rank, worker])
-
-    def _slots(self, rank: int, worker: int) -> np.ndarray:
-        """Return ``(n,)`` places on the merged tape, ascending."""
-        batches = self.worker_batches(rank, worker)
+    def _merged(self, epoch: int, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return for places ``(n,)`` of an epoch the source, and the rank among the places of that source."""
+        if len(self.counts) == 1:
+            return np.zeros_like(places), places
         if not self.train:
-            starts = np.asarray(batches, dtype=np.int64) * self.batch_size
-            slots = np.add.outer(starts, np.arange(self.batch_size)).ravel()
-            return slots[slots < self.num_samples]
-        before = sum(len(self.worker_batches(rank, earlier)) for earlier in range(worker))
-        start = (self.batches(rank).start + before) * self.batch_size
-        return np.arange(start, start + len(batches) * self.batch_size)
+            ends = np.cumsum(self.counts)
+            source = np.searchsorted(ends, places, side="right")
+            return source, places - (ends - self.counts)[source]
+        starts = self._before.sum(1)
+        source, rank = np.empty_like(places), np.empty_like(places)
+        block = np.searchsorted(starts, places, side="right") - 1
+        for number in np.unique(block).tolist():
+            here = np.flatnonzero(block == number)
+            counts = tuple((self._before[number + 1] - self._before[number]).tolist())
+            drawn, drawn_rank = _merge((self.seed, epoch, 0, number), counts)
+            inside = places[here] - starts[number]
+            source[here] = drawn[inside]
+            rank[here] = self._before[number][source[here]] + drawn_rank[inside]
+        return source, rank
 
-    def _merged(self, epoch: int) -> np.ndarray:
-        """Return ``(samples,)``: the source of each place of the merged tape; 2 bytes a sample."""
-        source = np.repeat(np.arange(len(self.source_sizes), dtype=np.uint16), self.source_sizes)
-        if len(self.source_sizes) < 2:
-            return source
-        return np.random.default_rng([self.seed, epoch, 0] if self.train else 0).permutation(source)
-
-    def _locate(self, epoch: int, source: int, place: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the shard and position of places on the tape of a source."""
+    def _locate(self, source: int, turn: np.ndarray, place: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return shard and position of places ``(n,)`` on the tape of a source in each turn."""
+        shard, position = np.empty_like(place), np.empty_like(place)
         sizes = self.shard_sizes[source]
-        order = np.arange(len(sizes))
-        if self.train:
-            rng = np.random.default_rng([self.seed, epoch, 2, source])
-            order = rng.permutation(order)
-            place = (place + rng.integers(self.source_sizes[source])) % self.source_sizes[source]  # else a lone shard always loses its end
-        ends = sizes[order].cumsum()
-        index = np.searchsorted(ends, place, side="right")
-        return order[index], place - (ends[index] - sizes[order][index])
+        for number in np.unique(turn).tolist():
+            here = np.flatnonzero(turn == number)
+            order = _permutation((self.seed, number, 2, source), len(sizes)) if self.train else np.arange(len(sizes))
+            ends = sizes[order].cumsum()
+            moved = self._shuffled(source, number, place[here]) if self.train else place[here]
+            index = np.searchsorted(ends, moved, side="right")
+            shard[here], position[here] = order[index], moved - (ends[index] - sizes[order][index])
+        return shard, position
+
+    def _shuffled(self, source: int, turn: int, place: np.ndarray) -> np.ndarray:
+        """Return where on the tape the samples lie that come at places ``(n,)`` of a turn."""
+        if self.shuffle_buffer < 2:
+            return place
+        moved = np.empty_like(place)
+        block = place // self.shuffle_buffer
+        for number in np.unique(block).tolist():
+            here = np.flatnonzero(block == number)
+            first = number * self.shuffle_buffer
+            size = min(self.shuffle_buffer, self.source_sizes[source] - first)
+            moved[here] = first + _permutation((self.seed, turn, 3, source, number), size)[place[here] - first]
+        return moved
 
 
-def _check_least(least: int, **values: int) -> None:
-    for name, value in values.items():
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}, got {value}.")
+@lru_cache(maxsize=32)
+def _permutation(seed: tuple[int, ...], size: int) -> np.ndarray:
+    return np.random.default_rng(seed).permutation(size)
 
 
-def shuffled(items: Iterable[T], buffer_size: int, generator: np.random.Generator) -> Iterator[T]:
-    """Yield the items in an order drawn from a buffer of ``buffer_size`` of them; below 2, as they come."""
-    if buffer_size < 2:
-        yield from items
-        return
-    buffer: list[T] = []
-    for item in items:
-        if len(buffer) < buffer_size:
-            buffer.append(item)
-        else:
-            place = int(generator.integers(buffer_size))
-            yield buffer[place]
-            buffer[place] = item
-    for place in generator.permutation(len(buffer)):
-        yield buffer[place]
+@lru_cache(maxsize=4)
+def _merge(seed: tuple[int, ...], counts: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Return, for ``counts`` samples of each source in a random order, the source of each and its rank among those of its source."""
+    rank = np.concatenate([np.arange(count) for count in counts])
+    source = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(counts)), counts))
+    ranked = np.empty_like(rank)
+    ranked[np.argsort(source, kind="stable")] = rank  # the order of a tape stays
+    return source, ranked

@@ -31,20 +31,24 @@ class SamplePreparation:
         self.transforms = dict(transforms)
         self.numbers = {name: number for number, name in enumerate(classes)}
         self.seed, self.train = seed, train
-        self.wanted = frozenset({METADATA}.union(*(transform.extensions for transform in self.transforms.values())))
+        self._wanted = frozenset({METADATA}.union(*(transform.extensions for transform in self.transforms.values())))
 
-    def __call__(self, raw: RawSample, source: int, epoch: int) -> Sample:
+    def wanted(self, source: int, turn: int, key: str) -> frozenset[str]:
+        """Return the fields that the preparation of a sample reads."""
+        return self._wanted
+
+    def __call__(self, raw: RawSample, source: int, turn: int) -> Sample:
         """Return the sample.
 
         Args:
             raw: the bytes.
             source: number of the source.
-            epoch: 0 for evaluation.
+            turn: how often the source was read through before; 0 for evaluation.
 
         Raises:
             SampleError: no field for any transform, a field that cannot be decoded, or an unknown label.
         """
-        seed = sample_seed(self.seed, epoch, source, raw.key)
+        seed = sample_seed(self.seed, turn, source, raw.key)
         items = {}
         for name, transform in self.transforms.items():
             field = next((extension for extension in transform.extensions if extension in raw.fields), None)
@@ -80,6 +84,6 @@ class SamplePreparation:
         return {LABEL: self.numbers[label]}
 
 
-def sample_seed(seed: int, epoch: int, source: int, key: str) -> int:
-    """Return the 63-bit seed of a sample in an epoch."""
-    return stable_hash("sample", seed, epoch, source, key) >> 1
+def sample_seed(seed: int, turn: int, source: int, key: str) -> int:
+    """Return the 63-bit seed of a sample in a turn of its source."""
+    return stable_hash("sample", seed, turn, source, key) >> 1

@@ -1,15 +1,20 @@
-"""Batches from folders of shards."""
+"""Batches from shards."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from lightning.pytorch import LightningDataModule
 
 from multimodal.datamodules.bad_samples import BadSamples, OnError
+from multimodal.datamodules.batching import Batching, FixedBatches
+from multimodal.datamodules.cache import OpenShards, ShardCache
 from multimodal.datamodules.index import ShardIndex
+from multimodal.datamodules.locations import open_sources
+from multimodal.datamodules.mixture import Mixture
 from multimodal.datamodules.plan import EpochPlan
 from multimodal.datamodules.preparation import SamplePreparation
 from multimodal.datamodules.stream import EpochLoader, ShardStream
@@ -19,23 +24,28 @@ from multimodal.protocols import Transform
 class ShardDataModule(LightningDataModule):
     """Batches from one or several folders written by ``multimodal shards write``.
 
-    The order depends on the seed, the epoch, and the numbers of ranks and workers; what happens to a sample depends on the seed, the epoch
-    and its key only. Training drops the rest that does not fill a batch on every rank, another rest in each epoch; evaluation reads every
-    sample exactly once, in an order that is always the same.
+    Every sample is read exactly once in an epoch, in an order that depends on the seed and the epoch only; what happens to a sample
+    depends on the seed, the epoch and its key only. Ranks and workers cut the order: all ranks have the same number of batches, and a run
+    can stop at any step and go on, with other numbers of ranks and workers too.
 
     Args:
-        shards: folders with an ``index.json``; several are mixed in proportion to their sizes.
+        shards: folders with an ``index.json``, or tars; local paths or URLs, with braces and globs. Several sources are mixed.
         transforms: modality name -> transform; the command line takes them from the model.
-        batch_size: samples of a batch on each device.
+        batch_size: samples of a batch on each device; the last two batches of an epoch may be smaller.
         num_workers: reading processes of each device; 0 reads in the training process.
         seed: of the order and of augmentation, at least 0.
-        shuffle_buffer: samples that a training worker holds, as bytes, to draw the next one from; below 2: only whole shards are shuffled.
+        shuffle_buffer: consecutive samples among which a training order is drawn; only their shards are read from at a time. Below 2: only
+            whole shards are shuffled.
+        mixture: shares of the sources; by default every sample once.
         train_split: split to train on.
         val_split: split to validate on; None: no validation.
         test_split: split to test on and to predict.
-        on_error: "raise" stops at the first bad sample; "skip" leaves bad samples out, with a warning for each kind of reason.
-        max_bad_fraction: share of the samples read by a worker that may be bad before "skip" stops too, in [0, 1].
+        on_error: "raise" stops at the first bad sample; "skip" leaves bad samples out, counts them by reason, and lists them in
+            ``bad_samples.csv`` in the run's folder.
+        max_bad_fraction: share of the samples read on a rank that may be bad before "skip" stops too, in [0, 1].
+        drop_last: leave out samples that do not fill a training batch on every rank, so that all batches are full.
         pin_memory: whether batches are put in page-locked memory, for faster copies to a GPU.
+        cache: where copies of remote shards are kept.
 
     Raises:
         ValueError: a setting outside its range.
@@ -48,43 +58,49 @@ class ShardDataModule(LightningDataModule):
         batch_size: int = 64,
         num_workers: int = 0,
         seed: int = 0,
-        shuffle_buffer: int = 1000,
+        shuffle_buffer: int = 10_000,
+        mixture: Mixture | None = None,
         train_split: str = "train",
         val_split: str | None = "val",
         test_split: str = "test",
         on_error: OnError = "raise",
         max_bad_fraction: float = 0.01,
+        drop_last: bool = False,
         pin_memory: bool = False,
+        cache: ShardCache | None = None,
     ) -> None:
         super().__init__()
         self.shards = [str(shards)] if not isinstance(shards, (list, tuple)) else [str(folder) for folder in shards]
         if not self.shards:
             raise ValueError("shards is empty: name at least one folder.")
+        if num_workers < 0:
+            raise ValueError(f"num_workers must be at least 0, got {num_workers}.")
         BadSamples(on_error, max_bad_fraction)  # checks the two
-        EpochPlan([], batch_size, train=True, seed=seed, num_workers=num_workers)  # and these
-        self.transforms = transforms
+        EpochPlan([], train=True, seed=seed, shuffle_buffer=shuffle_buffer)  # and these
+        FixedBatches(0, 1, batch_size)
+        self.transforms, self.mixture, self.cache = transforms, mixture, cache or ShardCache()
         self.batch_size, self.num_workers, self.seed, self.shuffle_buffer = batch_size, num_workers, seed, shuffle_buffer
         self.train_split, self.val_split, self.test_split = train_split, val_split, test_split
-        self.on_error, self.max_bad_fraction, self.pin_memory = on_error, max_bad_fraction, pin_memory
+        self.on_error, self.max_bad_fraction, self.drop_last, self.pin_memory = on_error, max_bad_fraction, drop_last, pin_memory
         self._sources: list[ShardIndex] = []
 
     @property
     def sources(self) -> list[ShardIndex]:
-        """The index of each folder; read from disk once."""
+        """The index of each source; read once."""
         if not self._sources:
-            self._sources = [ShardIndex.load(folder) for folder in self.shards]
+            self._sources = open_sources(self.shards)
         return self._sources
 
     @property
     def classes(self) -> list[str]:
-        """The label names of all folders, sorted; the place of a name is its number in ``Batch.labels["label"]``."""
+        """The label names of all sources, sorted; the place of a name is its number in ``Batch.labels["label"]``."""
         return sorted({name for source in self.sources for name in source.classes})
 
     def setup(self, stage: str | None = None) -> None:
         """Read the indexes and check that every transform finds a field.
 
         Raises:
-            ValueError: a folder without index, missing shards, no transforms, or a transform whose fields no shard has.
+            ValueError: a source without index, missing shards, no transforms, or a transform whose fields no shard has.
         """
         if not self.transforms:
             raise ValueError("transforms is empty: pass modality name -> Transform (the command line takes them from the model).")
@@ -103,9 +119,9 @@ class ShardDataModule(LightningDataModule):
             ValueError: no such split, or too few samples for one batch on every rank.
         """
         loader = self._loader(self.train_split, train=True)
-        plan = loader.dataset.plan
-        if not len(loader):
-            ranks = f" on each of {plan.world_size} ranks" if plan.world_size > 1 else ""
+        plan, batching = loader.dataset.plan, loader.dataset.batching
+        if not len(loader) or plan.num_samples < batching.world_size:
+            ranks = f" on each of {batching.world_size} ranks" if batching.world_size > 1 else ""
             raise ValueError(f"split {self.train_split!r} has {plan.num_samples} samples, too few for a batch of {self.batch_size}{ranks}.")
         return loader
 
@@ -129,7 +145,7 @@ class ShardDataModule(LightningDataModule):
             whole: all of the split on this rank, instead of its share.
 
         Raises:
-            ValueError: no folder has the split.
+            ValueError: no source has the split.
         """
         return self._loader(split, train=False, whole=whole)
 
@@ -140,27 +156,42 @@ class ShardDataModule(LightningDataModule):
             raise ValueError(f"no samples of split {split!r} in {', '.join(self.shards)}; splits there: {', '.join(there) or 'none'}.")
         rank, world_size = (0, 1) if self.trainer is None or whole else (self.trainer.global_rank, self.trainer.world_size)
         sizes = [[shard.samples for shard in source.shards(split)] for source in self.sources]
+        plan = EpochPlan(sizes, train, self.seed, self.shuffle_buffer, self.mixture)
         stream = ShardStream(
-            self.sources,
-            split,
-            EpochPlan(sizes, self.batch_size, train, self.seed, world_size, self.num_workers),
+            OpenShards(self.sources, split, self.cache),
+            plan,
+            self._batching(plan, train, world_size),
             SamplePreparation(self.transforms or {}, self.classes, self.seed, train),
-            BadSamples(self.on_error, self.max_bad_fraction),
             rank,
-            self.shuffle_buffer,
         )
-        if self.trainer is not None:
-            stream.epoch_of = self._trainer_epoch
         # Lightning cannot know that the length given by the plan is exact
         warnings.filterwarnings("ignore", message="Your `IterableDataset` has `__len__` defined")
+        in_training = train and self.trainer is not None
         return EpochLoader(
-            dataset=stream,
-            batch_size=None,
+            stream,
+            BadSamples(self.on_error, self.max_bad_fraction, self._listing(rank)),
+            epoch_of=self._trainer_epoch if in_training else None,
+            on_resume=self._move_trainer if in_training else None,
             num_workers=self.num_workers,
             pin_memory=self.pin_memory,
             persistent_workers=self.num_workers > 0,
             generator=torch.Generator().manual_seed(self.seed),  # a loader draws from it: the global one stays untouched
         )
 
+    def _batching(self, plan: EpochPlan, train: bool, world_size: int) -> Batching:
+        return FixedBatches(plan.num_samples, world_size, self.batch_size, drop_last=train and self.drop_last)
+
+    def _listing(self, rank: int) -> Path | None:
+        if self.trainer is None:
+            return None
+        return Path(self.trainer.default_root_dir) / ("bad_samples.csv" if rank == 0 else f"bad_samples.{rank}.csv")
+
     def _trainer_epoch(self) -> int:
         return 0 if self.trainer is None else self.trainer.current_epoch
+
+    def _move_trainer(self, step: int) -> None:
+        """Let the trainer count on from a step: with another number of ranks it is another one than when the checkpoint was written."""
+        if self.trainer is not None:
+            progress = self.trainer.fit_loop.epoch_loop.batch_progress.current
+            if progress.ready != step:
+                progress.ready = progress.started = progress.processed = progress.completed = step

@@ -1,10 +1,10 @@
-"""The data set that yields whole batches, and its loader."""
+"""The data set that yields whole batches, and its loader, which can stop and go on at any step."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,144 +13,220 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from multimodal.batch import Batch, Sample, collate
 from multimodal.datamodules.bad_samples import BadSamples
-from multimodal.datamodules.index import ShardIndex
-from multimodal.datamodules.plan import EpochPlan, Reads, shuffled
+from multimodal.datamodules.batching import Batching
+from multimodal.datamodules.cache import OpenShards
+from multimodal.datamodules.keys import stable_hash
+from multimodal.datamodules.plan import EpochPlan, Reads
 from multimodal.datamodules.preparation import SamplePreparation
-from multimodal.datamodules.reader import RawSample, read_samples
 from multimodal.errors import SampleError
 
 
 @dataclass(frozen=True)
-class Failure:
-    """An error on its way from a worker: torch would turn it into a RuntimeError that has lost its parts."""
+class Delivery:
+    """What a worker hands over for one step.
 
-    error: ValueError
+    Args:
+        batch: the good samples.
+        read: number of samples planned.
+        problems: one error for each bad sample.
+        error: what stopped the worker: torch would turn it into a RuntimeError that has lost its parts.
+    """
+
+    batch: Batch
+    read: int = 0
+    problems: tuple[SampleError, ...] = ()
+    error: ValueError | None = None
+
+    def pin_memory(self) -> Delivery:
+        """Return the same with the batch in page-locked memory (called by ``DataLoader(pin_memory=True)``)."""
+        return replace(self, batch=self.batch.pin_memory())
 
 
 class ShardStream(IterableDataset):
     """The batches of one split on one rank.
 
-    A training batch holds ``batch_size`` samples less the bad ones, so that bad samples change no other batch. If none is left, it goes
-    on to the next good sample; if there is none either, it is the last good sample once more: the number of batches is as planned on
-    every rank, whatever is damaged. An evaluation batch without a good sample is left out.
+    A batch holds the samples planned for it less the bad ones, so bad samples change no other batch; if all are bad it is empty.
 
     Args:
-        sources: the indexes.
-        split: which split of them.
-        plan: the order; made for the number of workers that the loader has.
+        shards: where the samples lie.
+        plan: the order.
+        batching: how the order is cut; made for the same number of samples.
         preparation: from bytes to samples.
-        bad: what to do about bad samples.
         rank: of this process.
-        shuffle_buffer: samples in memory, as bytes, from which a training worker draws the next one.
     """
 
-    def __init__(
-        self,
-        sources: Sequence[ShardIndex],
-        split: str,
-        plan: EpochPlan,
-        preparation: SamplePreparation,
-        bad: BadSamples,
-        rank: int = 0,
-        shuffle_buffer: int = 0,
-    ) -> None:
+    def __init__(self, shards: OpenShards, plan: EpochPlan, batching: Batching, preparation: SamplePreparation, rank: int = 0) -> None:
         super().__init__()
-        self.sources, self.split, self.plan, self.preparation = list(sources), split, plan, preparation
-        self.bad, self.rank, self.shuffle_buffer = bad, rank, shuffle_buffer
-        self.epoch_of: Callable[[], int] | None = None
-        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()  # workers that stay alive see it change
-        self._started = 0
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"epoch_of": None}  # it leads to the trainer, which must not travel to a worker
+        self.shards, self.plan, self.batching, self.preparation, self.rank = shards, plan, batching, preparation, rank
+        self._start = torch.zeros(3, dtype=torch.int64).share_memory_()  # workers outlive an epoch and must see its number
 
     def __len__(self) -> int:
-        """Number of batches on this rank."""
-        return len(self.plan.batches(self.rank))
+        return self.batching.num_steps
 
-    def start_epoch(self) -> None:
-        """Fix the epoch of the iteration that is about to start: the trainer's, else the number of iterations so far; 0 in evaluation."""
-        if self.plan.train:
-            self._epoch[0] = self._started if self.epoch_of is None else self.epoch_of()
-            self._started += 1
+    def start(self, epoch: int, step: int, place: int) -> None:
+        """Set where the next iteration begins.
 
-    def __iter__(self) -> Iterator[Batch | Failure]:
+        Args:
+            epoch: number of the epoch.
+            step: first step.
+            place: samples before this place of the order are left out: they were read before the run stopped.
+        """
+        self._start.copy_(torch.tensor([epoch, step, place]))
+
+    def __iter__(self) -> Iterator[Delivery]:
         worker = get_worker_info()
-        if worker is None:
-            yield from self._batches(0)
-            return
-        if worker.num_workers != max(1, self.plan.num_workers):
-            raise ValueError(f"the order is planned for num_workers={self.plan.num_workers}, the loader has {worker.num_workers}.")
+        first, every = (0, 1) if worker is None else (worker.id, worker.num_workers)
         try:
-            yield from self._batches(worker.id)
+            yield from self._deliveries(first, every)
         except ValueError as error:
-            yield Failure(error)
+            yield Delivery(collate([]), error=error)
 
-    def _batches(self, worker: int) -> Iterator[Batch]:
-        epoch = int(self._epoch)
-        self.bad.start()
-        samples = self._samples(epoch, worker)
-        last: Sample | None = None
-        numbers = self.plan.worker_batches(self.rank, worker)
-        for number in numbers:
-            good = [sample for sample in islice(samples, self.plan.batch_size) if sample is not None]
-            if not good and self.plan.train:
-                spare = next((sample for sample in samples if sample is not None), last)
-                if spare is None:
-                    raise ValueError(f"none of the {self.bad.read} samples of a worker can be used; the last: {self.bad.last}")
-                good = [spare]
-            if number == numbers[-1]:
-                self.bad.finish()
-            if good:
-                last = good[-1]
-                yield collate(good)
+    def _deliveries(self, first: int, every: int) -> Iterator[Delivery]:
+        """Yield every ``every``-th batch; the loader takes them from its workers in turn."""
+        epoch, start, place = self._start.tolist()
+        bounds = self.batching.bounds(epoch)
+        prefetch = _Prefetch(self.shards, self.plan, epoch)
+        for step in range(start + first, len(self), every):
+            batch = step * self.batching.world_size + self.rank
+            begin, end = (max(int(bound), place) for bound in bounds[batch : batch + 2])
+            prefetch.look_ahead(begin, end)
+            results = [self._sample(*read) for read in self._numbers(epoch, begin, end)]
+            problems = tuple(result for result in results if isinstance(result, SampleError))
+            yield Delivery(collate([result for result in results if isinstance(result, Sample)]), len(results), problems)
 
-    def _samples(self, epoch: int, worker: int) -> Iterator[Sample | None]:
-        """Yield one result for each sample planned, None for a bad one."""
-        raw = self._raw(self.plan.reads(epoch, self.rank, worker))
-        if self.plan.train:
-            raw = shuffled(raw, self.shuffle_buffer, self.plan.shuffle_generator(epoch, self.rank, worker))
-        for source, result in raw:
-            try:
-                if isinstance(result, SampleError):
-                    raise result
-                sample = self.preparation(result, source, epoch)
-            except SampleError as error:
-                self.bad.count_bad(error)
-                yield None
-            else:
-                self.bad.count_good()
-                yield sample
+    def _numbers(self, epoch: int, begin: int, end: int) -> Iterator[tuple[int, int, int, int]]:
+        """Yield source, turn, shard and position of the samples between two places."""
+        reads: Reads = self.plan.reads(epoch, np.arange(begin, end))
+        yield from zip(*(numbers.tolist() for numbers in reads), strict=True)
 
-    def _raw(self, reads: Reads) -> Iterator[tuple[int, RawSample | SampleError]]:
-        streams = {int(source): self._source(int(source), reads) for source in np.unique(reads.source)}
-        for source in reads.source.tolist():
-            yield source, next(streams[source])
+    def _sample(self, source: int, turn: int, shard: int, position: int) -> Sample | SampleError:
+        reader = self.shards.reader(source, shard)
+        raw = reader.read(position, self.preparation.wanted(source, turn, reader.key(position)))
+        if isinstance(raw, SampleError):
+            return raw
+        try:
+            return self.preparation(raw, source, turn)
+        except SampleError as error:
+            return error
 
-    def _source(self, source: int, reads: Reads) -> Iterator[RawSample | SampleError]:
-        """Yield the samples of one source, one ascending run of one shard after the other."""
-        shard, position = (numbers[reads.source == source] for numbers in (reads.shard, reads.position))
-        breaks = np.flatnonzero((np.diff(shard) != 0) | (np.diff(position) <= 0)) + 1
-        index = self.sources[source]
-        infos = index.shards(self.split)
-        for start, stop in zip([0, *breaks], [*breaks, len(shard)], strict=True):
-            info = infos[shard[start]]
-            yield from read_samples(index.root / info.path, position[start:stop].tolist(), info.samples, self.preparation.wanted)
+
+class _Prefetch:
+    """Fetch remote shards about a shuffle buffer before their first sample is read."""
+
+    def __init__(self, shards: OpenShards, plan: EpochPlan, epoch: int) -> None:
+        self.shards, self.plan, self.epoch = shards, plan, epoch
+        self.pool = ThreadPoolExecutor(4) if any(source.url for source in shards.sources) else None
+        self.asked: dict[tuple[int, int], Future[Any]] = {}
+
+    def look_ahead(self, begin: int, end: int) -> None:
+        """Ask for the shards of the batch that stands a shuffle buffer after this one."""
+        if self.pool is None:
+            return
+        places = np.arange(begin, end) + max(self.plan.shuffle_buffer, 1)
+        reads = self.plan.reads(self.epoch, places[places < self.plan.num_samples])
+        for shard in set(zip(reads.source.tolist(), reads.shard.tolist(), strict=True)):
+            if shard not in self.asked and self.shards.sources[shard[0]].url:
+                self.asked[shard] = self.pool.submit(self.shards.fetch, *shard)  # an error comes again when the shard is read
 
 
 class EpochLoader(DataLoader):
-    """A loader over a ``ShardStream`` that tells it the epoch and raises the errors of its workers as they were."""
+    """A loader over a ``ShardStream`` that knows where it stands.
+
+    ``state_dict`` is a few numbers. After ``load_state_dict`` the next iteration goes on with the step that follows, whatever the number of
+    workers; with another number of ranks or batch size, the samples that remain are cut anew and its first batches may be smaller.
+
+    Args:
+        dataset: the stream.
+        bad: what to do about bad samples.
+        epoch_of: gives the epoch of the iteration that starts; None: iterations are counted.
+        on_resume: told the step that the next iteration begins with, after ``load_state_dict``.
+        options: of ``torch.utils.data.DataLoader``.
+    """
 
     dataset: ShardStream
 
-    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        self.dataset.start_epoch()
-        return self._raise_failures(super().__iter__())
+    def __init__(
+        self,
+        dataset: ShardStream,
+        bad: BadSamples,
+        epoch_of: Callable[[], int] | None = None,
+        on_resume: Callable[[int], None] | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(dataset=dataset, batch_size=None, **options)
+        self.bad, self.epoch_of, self.on_resume = bad, epoch_of, on_resume
+        self._epoch, self._step, self._place = -1, 0, 0
+        self._resume: tuple[int, int] | None = None
 
-    def _raise_failures(self, batches: Iterator[Batch | Failure]) -> Iterator[Batch]:
-        for batch in batches:
-            if isinstance(batch, Failure):
-                self._iterator = None
-                del batches  # with the line before: the workers end now, not when the traceback is forgotten
-                raise batch.error
-            yield batch
+    def signature(self) -> dict[str, Any]:
+        """Return what decides the order: a state belongs to one signature."""
+        plan, sources = self.dataset.plan, self.dataset.shards.sources
+        shards = [[(shard.samples, shard.sha256) for shard in source.shards(self.dataset.shards.split)] for source in sources]
+        return {
+            "seed": plan.seed,
+            "shuffle_buffer": plan.shuffle_buffer,
+            "samples of each source": list(plan.source_sizes),
+            "samples of each source in an epoch": list(plan.counts),
+            "hash of the shards": f"{stable_hash(shards):016x}",
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the loader stands: after the last batch it has handed out."""
+        count = {"read": self.bad.read, "reasons": dict(self.bad.reasons)}
+        return {"epoch": self._epoch, "step": self._step, "place": self._place, "bad": count, "signature": self.signature()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Let the next iteration go on from a state.
+
+        Raises:
+            ValueError: the state belongs to other data or to another order; the message names what differs.
+        """
+        mine, saved = self.signature(), state["signature"]
+        differing = [name for name in mine if mine[name] != saved.get(name)]
+        if differing:
+            told = "; ".join(f"{name}: {_short(saved.get(name))} then, {_short(mine[name])} now" for name in differing)
+            raise ValueError(f"the stream cannot go on where the checkpoint stopped, the data or their order are others: {told}.")
+        self._epoch, self._place = int(state["epoch"]), int(state["place"])
+        self._step = self.dataset.batching.step_of(self._epoch, self._place)
+        self._resume = self._epoch, self._place
+        self.bad.start(int(state["bad"]["read"]), state["bad"]["reasons"])
+        if self.on_resume is not None:
+            self.on_resume(self._step)
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        self._begin()
+        self.dataset.start(self._epoch, self._step, self._place)
+        return self._batches(super().__iter__())
+
+    def _begin(self) -> None:
+        """Set epoch, step and place of the iteration that starts."""
+        resume, self._resume = self._resume, None
+        following = 0 if not self.dataset.plan.train else self._epoch + 1 if self.epoch_of is None else self.epoch_of()
+        if resume is not None and self.epoch_of is None and resume[1] < self.dataset.batching.num_samples:
+            following = resume[0]
+        if resume is not None and resume[0] == following:
+            return
+        self._epoch, self._step, self._place = following, 0, 0
+        self.bad.start()
+
+    def _batches(self, deliveries: Iterator[Delivery]) -> Iterator[Batch]:
+        bounds = self.dataset.batching.bounds(self._epoch)[:: self.dataset.batching.world_size]
+        try:
+            for delivery in deliveries:
+                if delivery.error is not None:
+                    raise delivery.error
+                self.bad.count(delivery.read, delivery.problems)
+                self._step += 1
+                self._place = int(bounds[self._step])
+                if self._step == len(self):
+                    self.bad.finish()
+                yield delivery.batch
+        except ValueError:
+            self._iterator = None
+            del deliveries  # with the line before: the workers end now, not when the traceback is forgotten
+            raise
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -25,11 +25,13 @@ class Item:
         values: what the encoder sees.
         tokenizer_values: what the tokenizer sees where that differs (another size of the same crop); None: the same.
         ragged: whether the first axis of ``values`` varies from item to item (notes, samples of a sound).
+        ids: ``(n,)`` or ``(n, k)`` int64, the tokenizer's ids of this very view, where they were made beforehand; None: the tokenizer runs.
     """
 
     values: Tensor
     tokenizer_values: Tensor | None = None
     ragged: bool = False
+    ids: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class Items:
         seed: ``(items,)`` int64, one seed per item; maskings and corruptions draw from it.
         lengths: ``(items,)`` int64 for ragged items, else None.
         tokenizer_values: the tokenizer's view where it differs from the encoder's, laid out like ``values``.
+        ids: ``(n,)`` or ``(n, k)`` int64, the ids of all items end to end, where every item brought its own.
     """
 
     values: Tensor
@@ -66,6 +69,7 @@ class Items:
     seed: Tensor
     lengths: Tensor | None = None
     tokenizer_values: Tensor | None = None
+    ids: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.sample)
@@ -82,7 +86,7 @@ class Batch:
 
     Args:
         items: modality name -> items; a modality that no sample has is absent.
-        keys: one per sample.
+        keys: one per sample; none where all samples of the batch were bad: ranks must have the same number of batches.
         labels: label name -> ``(samples,)`` int64, -1 where a sample has no such label.
     """
 
@@ -113,13 +117,11 @@ class Batch:
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """Join samples into a batch; samples may have different modalities.
+    """Join samples into a batch; samples may have different modalities. No samples make an empty batch.
 
     Raises:
-        ValueError: for no samples, or items of one modality that differ in shape (ragged ones: past the first axis) or in kind.
+        ValueError: items of one modality differ in shape (ragged ones: past the first axis) or in kind.
     """
-    if not samples:
-        raise ValueError("a batch needs at least one sample.")
     names = {name: None for sample in samples for name in sample.items}  # a dict keeps the order of appearance
     label_names = {name: None for sample in samples for name in sample.labels}
     return Batch(
@@ -135,16 +137,23 @@ def _collate_items(name: str, samples: Sequence[Sample]) -> Items:
     ragged = items[0].ragged
     if any(item.ragged != ragged for item in items):
         raise ValueError(f"some items of modality {name!r} are marked ragged and some are not: its transform must mark all or none.")
-    views = [item.tokenizer_values for item in items if item.tokenizer_values is not None]
-    if len(views) not in (0, len(items)):
-        raise ValueError(f"{len(views)} of {len(items)} items of modality {name!r} have a tokenizer view; all or none must.")
+    views = _all_or_none(name, "a tokenizer view", [item.tokenizer_values for item in items])
+    ids = _all_or_none(name, "stored ids", [item.ids for item in items])
     return Items(
         values=_join(name, [item.values for item in items], ragged),
         sample=torch.tensor([number for number, _ in present]),
         seed=torch.tensor([_item_seed(name, sample) for _, sample in present]),
         lengths=torch.tensor([len(item.values) for item in items]) if ragged else None,
         tokenizer_values=_join(name, views, ragged) if views else None,
+        ids=_join(name, ids, ragged=True) if ids else None,
     )
+
+
+def _all_or_none(name: str, what: str, values: list[Tensor | None]) -> list[Tensor]:
+    there = [value for value in values if value is not None]
+    if len(there) not in (0, len(values)):
+        raise ValueError(f"{len(there)} of {len(values)} items of modality {name!r} have {what}; all or none must.")
+    return there
 
 
 def _item_seed(name: str, sample: Sample) -> int:

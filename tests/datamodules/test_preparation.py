@@ -16,7 +16,7 @@ def preparation(transforms):
 
 
 def test_labels_items_and_seed(preparation):
-    sample = preparation(raw(num=b"4", json=b'{"label": "four"}'), source=1, epoch=2)
+    sample = preparation(raw(num=b"4", json=b'{"label": "four"}'), source=1, turn=2)
     assert (sample.key, sample.labels, sample.seed) == ("a", {"label": 1}, sample_seed(3, 2, 1, "a"))
     assert sample.items["number"].values[0] == 4
     assert preparation(raw(num=b"4"), 1, 2).labels == {}

@@ -5,7 +5,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
-from multimodal.datamodules.bad_samples import BadSampleWarning
+from multimodal.datamodules.bad_samples import BadSamples, BadSampleWarning
 from multimodal.datamodules.commands import main
 from multimodal.datamodules.index import ShardIndex
 from multimodal.datamodules.shard_datamodule import ShardDataModule
@@ -84,25 +84,17 @@ def test_batches_hold_values_labels_and_seeds(make_module):
 
 
 @pytest.mark.parametrize("train", [True, False])
-def test_workers_change_no_sample(make_module, make_shards, train):
+def test_workers_change_nothing(make_module, make_shards, train):
     folder, read = make_shards(count=37), []
-    for num_workers in (0, 2):
+    for num_workers in (0, 1, 3):
         module = make_module(folder, num_workers=num_workers)
         loader = module.train_dataloader() if train else module.evaluation_dataloader("train")
         batches = list(loader)
-        assert len(batches) == len(loader) == (9 if train else 10)
-        read.append({key: row for batch in batches for key, row in zip(batch.keys, batch.items["number"].values.tolist(), strict=True)})
-        if not train:
-            read[-1] = list(read[-1].items())  # the same order, too
-    if train:
-        shared = read[0].keys() & read[1].keys()
-        assert all(read[0][key] == read[1][key] for key in shared)
-        assert len(shared) >= 35
-        assert all(noise > 0 for _, noise in read[0].values())
-    else:
-        assert read[0] == read[1]
-        assert len(read[0]) == 37
-        assert all(row[1] == 0 for _, row in read[0])
+        assert len(batches) == len(loader) == 10
+        read.append([(key, *row) for batch in batches for key, row in zip(batch.keys, batch.items["number"].values.tolist(), strict=True)])
+    assert read[0] == read[1] == read[2]
+    assert len({key for key, *_ in read[0]}) == 37
+    assert all((noise > 0) == train for _, _, noise in read[0])
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
@@ -110,8 +102,8 @@ def test_the_epoch_advances_with_workers_that_stay_alive(make_module, make_shard
     folder = make_shards()
     loader = make_module(folder, num_workers=num_workers).train_dataloader()
     epochs = [keys(loader) for _ in range(3)]
-    stream = make_module(folder, num_workers=num_workers).train_dataloader().dataset
-    fresh = EpochLoader(dataset=stream, batch_size=None, num_workers=num_workers)
+    stream = make_module(folder).train_dataloader().dataset
+    fresh = EpochLoader(stream, BadSamples(), num_workers=num_workers)  # workers that start anew with each epoch
     assert epochs == [keys(fresh) for _ in range(3)]
     assert len({tuple(epoch) for epoch in epochs}) == 3
     assert all(len(set(epoch)) == 40 for epoch in epochs)
@@ -124,7 +116,7 @@ def test_lightning_trains_with_another_order_each_epoch(make_module, make_shards
         warnings.filterwarnings("error", message=".*__len__.*")
         recorder, trainer = fit(module)
     assert trainer.num_training_batches == len(module.train_dataloader())
-    assert [len(set(read)) for read in recorder.train_keys.values()] == [trainer.num_training_batches * 4] * 3
+    assert [len(set(read)) for read in recorder.train_keys.values()] == [module.sources[0].num_samples("train")] * 3
     assert len({tuple(read) for read in recorder.train_keys.values()}) == 3
     held = module.sources[0].num_samples("val")
     assert all(len(set(read)) == len(read) == held for read in recorder.val_keys.values())
@@ -145,11 +137,11 @@ def test_ranks_share_the_work(make_module, make_shards):
     train, evaluation = [], []
     for rank in range(3):
         module = make_module(folder, num_workers=0)
-        module.trainer = type("Trainer", (), {"global_rank": rank, "world_size": 3, "current_epoch": 0})()
-        assert len(module.train_dataloader()) == 3
+        module.trainer = type("Trainer", (), {"global_rank": rank, "world_size": 3, "current_epoch": 0, "default_root_dir": "."})()
+        assert len(module.train_dataloader()) == len(module.evaluation_dataloader("train")) == 4
         train += keys(module.train_dataloader())
         evaluation += keys(module.evaluation_dataloader("train"))
-    assert len(set(train)) == len(train) == 36
+    assert len(set(train)) == len(train) == 37
     assert len(set(evaluation)) == len(evaluation) == 37
 
 
@@ -162,11 +154,13 @@ def test_sources_share_classes_and_are_mixed(make_module, make_shards, transform
     assert all(3 <= sum(key[-4:] < "0100" for key in batch.keys) <= 17 for batch in batches)
 
 
-def test_the_stream_goes_to_spawned_workers_without_the_trainer(make_module):
+def test_the_stream_travels_to_spawned_workers(make_module):
     stream = make_module().train_dataloader().dataset
-    stream.epoch_of = lambda: 1
     stream.__dict__.pop("preparation")  # holds a class of this test session
-    assert pickle.loads(pickle.dumps(stream.__getstate__() | {"_epoch": None}))["epoch_of"] is None
+    stream.__dict__.pop("_start")  # shared memory travels by torch's own way
+    next(iter(stream.shards.reader(0, 0).entries))
+    again = pickle.loads(pickle.dumps(stream.__dict__))
+    assert again["shards"].reader(0, 0).key(0) == stream.shards.reader(0, 0).key(0)
 
 
 def test_settings_are_checked():
@@ -190,7 +184,7 @@ def test_user_errors_are_clear(make_module, make_shards, transforms, tmp_path):
     with pytest.raises(ValueError, match=r"no samples of split 'val' in .*; splits there: train"):
         make_module(folder).val_dataloader()
     with pytest.raises(ValueError, match="split 'train' has 40 samples, too few for a batch of 64"):
-        make_module(folder, batch_size=64).train_dataloader()
+        make_module(folder, batch_size=64, drop_last=True).train_dataloader()
     assert make_module(folder, val_split=None).val_dataloader() == []
     other = type("Other", (type(transforms["number"]),), {"extensions": ("abc", "xyz")})()
     with pytest.raises(ValueError, match=r"modality 'thing' reads the fields abc, xyz, but the shards in .* have only json, num"):
@@ -219,13 +213,14 @@ class TestBadSamples:
         assert caught.value.field == "num"
 
     @pytest.mark.parametrize("batch_size", [1, 4, 20])
-    def test_left_out_samples_keep_the_number_of_training_batches(self, make_module, folder, batch_size):
+    def test_left_out_samples_keep_the_number_of_batches(self, make_module, folder, batch_size):
         module = make_module(folder, batch_size=batch_size, on_error="skip", max_bad_fraction=0.1)
-        for loader, expected in [(module.train_dataloader(), 40 // batch_size), (module.evaluation_dataloader("train"), None)]:
+        for loader in (module.train_dataloader(), module.evaluation_dataloader("train")):
             with pytest.warns(BadSampleWarning, match="not a number"):
                 batches = list(loader)
-            assert len({key for batch in batches for key in batch.keys}) == 38
-            assert expected is None or len(batches) == expected
+            assert len({key for batch in batches for key in batch.keys}) == sum(batch.num_samples for batch in batches) == 38
+            assert len(batches) == 40 // batch_size
+            assert (loader.bad.read, loader.bad.bad) == (40, 2)
 
     @pytest.mark.parametrize("num_workers", [0, 2])
     @pytest.mark.filterwarnings("ignore::multimodal.datamodules.bad_samples.BadSampleWarning")
@@ -255,6 +250,6 @@ def test_an_unknown_label_stops_and_is_named(make_module, make_shards):
 def test_a_rank_can_read_the_whole_split(make_module):
     module = make_module()
     everything = keys(module.evaluation_dataloader("train"))
-    module.trainer = type("Trainer", (), {"global_rank": 0, "world_size": 2, "current_epoch": 0})()
+    module.trainer = type("Trainer", (), {"global_rank": 0, "world_size": 2, "current_epoch": 0, "default_root_dir": "."})()
     assert len(keys(module.evaluation_dataloader("train"))) < len(everything)
     assert keys(module.evaluation_dataloader("train", whole=True)) == everything
