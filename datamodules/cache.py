@@ -56,7 +56,7 @@ class ShardCache:
         """
         path = self.path / f"{stable_hash(url):016x}-{info.sha256[:16]}" / Path(info.path).name
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _lock(path):
+        with file_lock(path):
             if path.is_file() and path.stat().st_size == info.bytes:
                 os.utime(path)  # read now
                 return path
@@ -132,7 +132,7 @@ class OpenShards:
 
 
 @contextmanager
-def _lock(path: Path) -> Iterator[None]:
+def file_lock(path: Path) -> Iterator[None]:
     """Let one process of the machine at a time work on a file."""
     with path.with_name(path.name + ".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

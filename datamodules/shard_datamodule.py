@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
 
 from multimodal.datamodules.bad_samples import BadSamples, OnError
-from multimodal.datamodules.batching import Batching, FixedBatches
+from multimodal.datamodules.batching import Batching, FixedBatches, TokenBatches
 from multimodal.datamodules.cache import OpenShards, ShardCache
 from multimodal.datamodules.index import ShardIndex
+from multimodal.datamodules.lengths import Lengths
 from multimodal.datamodules.locations import open_sources
 from multimodal.datamodules.mixture import Mixture
 from multimodal.datamodules.plan import EpochPlan
 from multimodal.datamodules.preparation import SamplePreparation
 from multimodal.datamodules.stream import EpochLoader, ShardStream
-from multimodal.protocols import Transform
+from multimodal.protocols import TokenCounter, Transform
 
 
 class ShardDataModule(LightningDataModule):
@@ -43,9 +46,12 @@ class ShardDataModule(LightningDataModule):
         on_error: "raise" stops at the first bad sample; "skip" leaves bad samples out, counts them by reason, and lists them in
             ``bad_samples.csv`` in the run's folder.
         max_bad_fraction: share of the samples read on a rank that may be bad before "skip" stops too, in [0, 1].
+        max_tokens: instead of ``batch_size``, fill the training batches of each device up to this number of tokens, over all modalities; at
+            least twice the longest sample. The lengths are measured once, at the start of the first run.
         drop_last: leave out samples that do not fill a training batch on every rank, so that all batches are full.
         pin_memory: whether batches are put in page-locked memory, for faster copies to a GPU.
-        cache: where copies of remote shards are kept.
+        cache: where copies of remote shards, and measured lengths, are kept.
+        count_tokens: counts the tokens of a sample for ``max_tokens``; the command line takes it from the model.
 
     Raises:
         ValueError: a setting outside its range.
@@ -65,9 +71,11 @@ class ShardDataModule(LightningDataModule):
         test_split: str = "test",
         on_error: OnError = "raise",
         max_bad_fraction: float = 0.01,
+        max_tokens: int | None = None,
         drop_last: bool = False,
         pin_memory: bool = False,
         cache: ShardCache | None = None,
+        count_tokens: TokenCounter | None = None,
     ) -> None:
         super().__init__()
         self.shards = [str(shards)] if not isinstance(shards, (list, tuple)) else [str(folder) for folder in shards]
@@ -78,11 +86,18 @@ class ShardDataModule(LightningDataModule):
         BadSamples(on_error, max_bad_fraction)  # checks the two
         EpochPlan([], train=True, seed=seed, shuffle_buffer=shuffle_buffer)  # and these
         FixedBatches(0, 1, batch_size)
+        if max_tokens is not None and max_tokens < 1:
+            raise ValueError(f"max_tokens must be at least 1, got {max_tokens}.")
+        if max_tokens is not None and drop_last:
+            raise ValueError("drop_last has no effect with max_tokens: batches have different numbers of samples.")
         self.transforms, self.mixture, self.cache = transforms, mixture, cache or ShardCache()
+        self.max_tokens, self.count_tokens = max_tokens, count_tokens
         self.batch_size, self.num_workers, self.seed, self.shuffle_buffer = batch_size, num_workers, seed, shuffle_buffer
         self.train_split, self.val_split, self.test_split = train_split, val_split, test_split
         self.on_error, self.max_bad_fraction, self.drop_last, self.pin_memory = on_error, max_bad_fraction, drop_last, pin_memory
         self._sources: list[ShardIndex] = []
+        self._train_loader: EpochLoader | None = None
+        self._state: dict[str, Any] | None = None
 
     @property
     def sources(self) -> list[ShardIndex]:
@@ -123,7 +138,18 @@ class ShardDataModule(LightningDataModule):
         if not len(loader) or plan.num_samples < batching.world_size:
             ranks = f" on each of {batching.world_size} ranks" if batching.world_size > 1 else ""
             raise ValueError(f"split {self.train_split!r} has {plan.num_samples} samples, too few for a batch of {self.batch_size}{ranks}.")
+        if self._state is not None:
+            loader.load_state_dict(self._state)
+        self._train_loader = loader
         return loader
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the training stream stands; part of each checkpoint."""
+        return {} if self._train_loader is None else {"train": self._train_loader.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Let the training stream go on from a state."""
+        self._state = state_dict.get("train")
 
     def val_dataloader(self) -> EpochLoader | list[EpochLoader]:
         """Return the validation batches of this rank; no loader if ``val_split`` is None."""
@@ -157,29 +183,34 @@ class ShardDataModule(LightningDataModule):
         rank, world_size = (0, 1) if self.trainer is None or whole else (self.trainer.global_rank, self.trainer.world_size)
         sizes = [[shard.samples for shard in source.shards(split)] for source in self.sources]
         plan = EpochPlan(sizes, train, self.seed, self.shuffle_buffer, self.mixture)
-        stream = ShardStream(
-            OpenShards(self.sources, split, self.cache),
-            plan,
-            self._batching(plan, train, world_size),
-            SamplePreparation(self.transforms or {}, self.classes, self.seed, train),
-            rank,
-        )
+        shards = OpenShards(self.sources, split, self.cache)
+        by_tokens = train and self.max_tokens is not None
+        batching = self._token_batches(plan, shards, world_size) if by_tokens else self._fixed_batches(plan, world_size)
+        stream = ShardStream(shards, plan, batching, self._preparation(train), rank)
         # Lightning cannot know that the length given by the plan is exact
         warnings.filterwarnings("ignore", message="Your `IterableDataset` has `__len__` defined")
-        in_training = train and self.trainer is not None
         return EpochLoader(
             stream,
             BadSamples(self.on_error, self.max_bad_fraction, self._listing(rank)),
-            epoch_of=self._trainer_epoch if in_training else None,
-            on_resume=self._move_trainer if in_training else None,
+            epoch_of=self._trainer_epoch if train and self.trainer is not None else None,
             num_workers=self.num_workers,
             pin_memory=self.pin_memory,
             persistent_workers=self.num_workers > 0,
             generator=torch.Generator().manual_seed(self.seed),  # a loader draws from it: the global one stays untouched
         )
 
-    def _batching(self, plan: EpochPlan, train: bool, world_size: int) -> Batching:
-        return FixedBatches(plan.num_samples, world_size, self.batch_size, drop_last=train and self.drop_last)
+    def _preparation(self, train: bool) -> SamplePreparation:
+        return SamplePreparation(self.transforms or {}, self.classes, self.seed, train)
+
+    def _fixed_batches(self, plan: EpochPlan, world_size: int) -> Batching:
+        return FixedBatches(plan.num_samples, world_size, self.batch_size, drop_last=plan.train and self.drop_last)
+
+    def _token_batches(self, plan: EpochPlan, shards: OpenShards, world_size: int) -> Batching:
+        if self.count_tokens is None:
+            raise ValueError("max_tokens needs count_tokens: pass the model's token_counter (the command line does).")
+        lengths = Lengths(shards, self._preparation(train=False), self.count_tokens, self.num_workers)
+        in_order = partial(lengths.in_order, plan)
+        return TokenBatches(plan.num_samples, world_size, in_order, lengths.most_tokens(plan), lengths.longest, self.max_tokens or 0)
 
     def _listing(self, rank: int) -> Path | None:
         if self.trainer is None:
@@ -188,10 +219,3 @@ class ShardDataModule(LightningDataModule):
 
     def _trainer_epoch(self) -> int:
         return 0 if self.trainer is None else self.trainer.current_epoch
-
-    def _move_trainer(self, step: int) -> None:
-        """Let the trainer count on from a step: with another number of ranks it is another one than when the checkpoint was written."""
-        if self.trainer is not None:
-            progress = self.trainer.fit_loop.epoch_loop.batch_progress.current
-            if progress.ready != step:
-                progress.ready = progress.started = progress.processed = progress.completed = step

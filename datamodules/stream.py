@@ -139,7 +139,6 @@ class EpochLoader(DataLoader):
         dataset: the stream.
         bad: what to do about bad samples.
         epoch_of: gives the epoch of the iteration that starts; None: iterations are counted.
-        on_resume: told the step that the next iteration begins with, after ``load_state_dict``.
         options: of ``torch.utils.data.DataLoader``.
     """
 
@@ -150,11 +149,10 @@ class EpochLoader(DataLoader):
         dataset: ShardStream,
         bad: BadSamples,
         epoch_of: Callable[[], int] | None = None,
-        on_resume: Callable[[int], None] | None = None,
         **options: Any,
     ) -> None:
         super().__init__(dataset=dataset, batch_size=None, **options)
-        self.bad, self.epoch_of, self.on_resume = bad, epoch_of, on_resume
+        self.bad, self.epoch_of = bad, epoch_of
         self._epoch, self._step, self._place = -1, 0, 0
         self._resume: tuple[int, int] | None = None
 
@@ -186,12 +184,14 @@ class EpochLoader(DataLoader):
         if differing:
             told = "; ".join(f"{name}: {_short(saved.get(name))} then, {_short(mine[name])} now" for name in differing)
             raise ValueError(f"the stream cannot go on where the checkpoint stopped, the data or their order are others: {told}.")
-        self._epoch, self._place = int(state["epoch"]), int(state["place"])
+        self._epoch, self._place = self._resume = int(state["epoch"]), int(state["place"])
         self._step = self.dataset.batching.step_of(self._epoch, self._place)
-        self._resume = self._epoch, self._place
         self.bad.start(int(state["bad"]["read"]), state["bad"]["reasons"])
-        if self.on_resume is not None:
-            self.on_resume(self._step)
+
+    @property
+    def resumed_step(self) -> int | None:
+        """The step that the next iteration begins with, where it goes on from a state."""
+        return None if self._resume is None else self.dataset.batching.step_of(*self._resume)
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         self._begin()
@@ -200,13 +200,19 @@ class EpochLoader(DataLoader):
 
     def _begin(self) -> None:
         """Set epoch, step and place of the iteration that starts."""
-        resume, self._resume = self._resume, None
-        following = 0 if not self.dataset.plan.train else self._epoch + 1 if self.epoch_of is None else self.epoch_of()
-        if resume is not None and self.epoch_of is None and resume[1] < self.dataset.batching.num_samples:
-            following = resume[0]
-        if resume is not None and resume[0] == following:
-            return
-        self._epoch, self._step, self._place = following, 0, 0
+        asked = self._epoch + 1 if self.epoch_of is None else self.epoch_of()
+        if not self.dataset.plan.train:
+            self._epoch, self._step, self._place = 0, 0, 0
+        elif self._resume is not None and (self.epoch_of is None or asked <= self._resume[0]):
+            # Kept until a batch is handed out, and whatever epoch a trainer says that has not restored its own count yet: Lightning begins
+            # the iteration that it goes on with before it does.
+            self._epoch, self._place = self._resume
+            self._step = self.dataset.batching.step_of(*self._resume)
+            if self._step < len(self):
+                return
+            self._epoch, self._step, self._place = self._epoch + 1, 0, 0
+        else:
+            self._epoch, self._step, self._place = asked, 0, 0
         self.bad.start()
 
     def _batches(self, deliveries: Iterator[Delivery]) -> Iterator[Batch]:
@@ -215,6 +221,7 @@ class EpochLoader(DataLoader):
             for delivery in deliveries:
                 if delivery.error is not None:
                     raise delivery.error
+                self._resume = None
                 self.bad.count(delivery.read, delivery.problems)
                 self._step += 1
                 self._place = int(bounds[self._step])

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from multimodal.batch import Item
+from multimodal.batch import Batch, Item
 
 
 @dataclass(frozen=True)
@@ -150,3 +150,15 @@ class Renderer(ABC):
             predicted: like ``ids``: the true ids with the predictions at the masked positions.
             masked: ``(n,)`` bool.
         """
+
+
+class TokenCounter(ABC):
+    """Counts the tokens that the encoder will get."""
+
+    @abstractmethod
+    def __call__(self, batch: Batch) -> Tensor:
+        """Return ``(samples,)`` int64, the tokens of each sample over all modalities."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Return a hash (hex): counters with equal fingerprints count alike."""
