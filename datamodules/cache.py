@@ -150,12 +150,10 @@ def _download(url: str, path: Path, info: ShardInfo) -> Path:
                 digest.update(data)
                 local.write(data)
         if info.sha256 and digest.hexdigest() != info.sha256:
-            raise OSError(f"{url}: {temporary.stat().st_size} bytes that are not what the index says (another SHA-256)")
+            raise ValueError(f"{temporary.stat().st_size} bytes that are not what the index says (another SHA-256)")
         os.replace(temporary, path)
-    except OSError:
-        raise
     except Exception as error:  # each file system of fsspec has errors of its own
-        raise OSError(f"{url} cannot be fetched: {type(error).__name__}: {error}") from error
+        raise OSError(f"{url}: {type(error).__name__}: {error}") from error
     finally:
         temporary.unlink(missing_ok=True)
     return path

@@ -54,7 +54,7 @@ class ShardReader:
     def __init__(self, path: Path | str, expected: int, name: str | None = None) -> None:
         self.name, self.expected = name or str(path), expected
         self.entries: list[_Entry] = []
-        self.damage = ""
+        self.damage = self.failure = ""
         self._descriptor = -1
         try:
             self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
@@ -68,7 +68,7 @@ class ShardReader:
     def unreadable(cls, name: str, expected: int, reason: str) -> ShardReader:
         """Return the reader of a shard that cannot be had: each of its samples is an error with the reason."""
         reader = cls(os.devnull, expected, name)
-        reader.damage = f" ({reason})"
+        reader.failure = reason
         return reader
 
     def __len__(self) -> int:
@@ -85,6 +85,8 @@ class ShardReader:
             position: number of the sample in the shard, from 0.
             wanted: fields to read; None: all.
         """
+        if self.failure:
+            return SampleError(self.name, f"sample number {position}", _EVERY_FIELD, f"the shard cannot be had: {self.failure}.")
         if not 0 <= position < len(self.entries):
             reason = (
                 f"the index says {self.expected} samples, the shard holds {len(self)}: it is cut off, damaged or was changed{self.damage}."

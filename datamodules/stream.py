@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from multiprocessing.connection import wait
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data._utils.signal_handling import _remove_worker_pids
 
 from multimodal.batch import Batch, Sample, collate
 from multimodal.datamodules.bad_samples import BadSamples
@@ -59,6 +62,7 @@ class ShardStream(IterableDataset):
         super().__init__()
         self.shards, self.plan, self.batching, self.preparation, self.rank = shards, plan, batching, preparation, rank
         self._start = torch.zeros(3, dtype=torch.int64).share_memory_()  # workers outlive an epoch and must see its number
+        self._reading = torch.full((1, 2), -1).share_memory_()  # for each worker: source and shard that it reads from
 
     def __len__(self) -> int:
         return self.batching.num_steps
@@ -72,6 +76,18 @@ class ShardStream(IterableDataset):
             place: samples before this place of the order are left out: they were read before the run stopped.
         """
         self._start.copy_(torch.tensor([epoch, step, place]))
+
+    def watch(self, num_workers: int) -> None:
+        """Make room to note what each of the workers reads."""
+        self._reading = torch.full((max(1, num_workers), 2), -1).share_memory_()
+
+    def reading(self, worker: int) -> str:
+        """Return the shard that a worker read from last, for the report about its death."""
+        source, shard = self._reading[worker].tolist()
+        if source < 0:
+            return "no shard"
+        index = self.shards.sources[source]
+        return f"shard {index.location(index.shards(self.shards.split)[shard])}"
 
     def __iter__(self) -> Iterator[Delivery]:
         worker = get_worker_info()
@@ -90,7 +106,7 @@ class ShardStream(IterableDataset):
             batch = step * self.batching.world_size + self.rank
             begin, end = (max(int(bound), place) for bound in bounds[batch : batch + 2])
             prefetch.look_ahead(begin, end)
-            results = [self._sample(*read) for read in self._numbers(epoch, begin, end)]
+            results = [self._sample(first, *read) for read in self._numbers(epoch, begin, end)]
             problems = tuple(result for result in results if isinstance(result, SampleError))
             yield Delivery(collate([result for result in results if isinstance(result, Sample)]), len(results), problems)
 
@@ -99,7 +115,8 @@ class ShardStream(IterableDataset):
         reads: Reads = self.plan.reads(epoch, np.arange(begin, end))
         yield from zip(*(numbers.tolist() for numbers in reads), strict=True)
 
-    def _sample(self, source: int, turn: int, shard: int, position: int) -> Sample | SampleError:
+    def _sample(self, worker: int, source: int, turn: int, shard: int, position: int) -> Sample | SampleError:
+        self._reading[worker, 0], self._reading[worker, 1] = source, shard
         reader = self.shards.reader(source, shard)
         raw = reader.read(position, self.preparation.wanted(source, turn, reader.key(position)))
         if isinstance(raw, SampleError):
@@ -152,6 +169,7 @@ class EpochLoader(DataLoader):
         **options: Any,
     ) -> None:
         super().__init__(dataset=dataset, batch_size=None, **options)
+        dataset.watch(self.num_workers)
         self.bad, self.epoch_of = bad, epoch_of
         self._epoch, self._step, self._place = -1, 0, 0
         self._resume: tuple[int, int] | None = None
@@ -232,6 +250,22 @@ class EpochLoader(DataLoader):
             self._iterator = None
             del deliveries  # with the line before: the workers end now, not when the traceback is forgotten
             raise
+        except (RuntimeError, OSError, EOFError) as error:  # the last two where a worker died while it handed over a batch
+            raise self._told(error, deliveries) from error
+
+    def _told(self, error: Exception, deliveries: Any) -> RuntimeError:
+        """Return an error that says what workers that died were reading: torch tells no more than their numbers."""
+        self._iterator = None
+        workers = getattr(deliveries, "_workers", [])
+        if workers and deliveries._worker_pids_set:
+            _remove_worker_pids(id(deliveries))  # else torch raises again, at any later moment, from a signal handler
+            deliveries._worker_pids_set = False
+        wait([worker.sentinel for worker in workers], timeout=2)
+        dead = [number for number, worker in enumerate(workers) if worker.exitcode not in (None, 0)]
+        with suppress(AttributeError, RuntimeError):
+            deliveries._shutdown_workers()
+        told = "".join(f" Worker {number} was reading {self.dataset.reading(number)}." for number in dead)
+        return RuntimeError(f"a worker has died: {error}.{told}" if dead else str(error))
 
 
 def _short(value: object) -> str:
