@@ -1,7 +1,9 @@
 """Saved tokenizers: what comes back gives equal ids, anything else is refused, and a config runs no foreign code."""
 
 import copy
+import errno
 import json
+import os
 import pickle
 import shutil
 import subprocess
@@ -235,3 +237,18 @@ print(sorted(set(sys.modules) - before))
     assert all(f"{path}, which is not of multimodal.tokenizers." in line for path, line in zip(paths, lines, strict=False))
     assert lines[-1] == "[]"
     assert not (tmp_path / "touched").exists()
+
+
+def test_a_full_disk_leaves_the_tokenizer_that_was_there(tmp_path, monkeypatch):
+    tokenizer = make_tokenizer()
+    tokenizer.save_pretrained(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def no_space(number):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", no_space)
+    with pytest.raises(OSError, match=rf"No space left on device: '{tmp_path}/model.safetensors'"):
+        make_tokenizer(num_tokens=17).save_pretrained(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert load_tokenizer(str(tmp_path)).fingerprint() == tokenizer.fingerprint()

@@ -17,6 +17,7 @@ from torch import Tensor
 
 TICKS_PER_BEAT = 480
 MAX_TICK = 2**31 - 1  # symusic holds times as int32
+INDEPENDENT = 2  # the type of a file whose tracks are pieces of their own
 
 
 class Column(IntEnum):
@@ -28,7 +29,7 @@ class Column(IntEnum):
     VELOCITY = 3
 
 
-def read_notes(data: bytes, drop_drums: bool = True, max_notes: int = 1_000_000) -> Int[Tensor, "n 4"]:
+def read_notes(data: bytes, drop_drums: bool = True, max_notes: int = 1_000_000, max_bytes: int = 2**26) -> Int[Tensor, "n 4"]:
     """Return the notes of a MIDI file, all tracks merged, sorted by (start, pitch, duration, velocity).
 
     Times are rescaled to 480 ticks per beat: starts and durations each to the nearest tick, halves up, durations to at least 1.
@@ -37,11 +38,18 @@ def read_notes(data: bytes, drop_drums: bool = True, max_notes: int = 1_000_000)
     Args:
         data: the file.
         drop_drums: leave out the tracks of the drum channel, where pitch means an instrument.
-        max_notes: larger files are refused.
+        max_notes: files with more are refused.
+        max_bytes: of the file, at most; the limit is checked before the notes are read.
 
     Raises:
-        ValueError: the file is damaged or no MIDI, has 0 ticks per beat, no notes, or more than ``max_notes``.
+        ValueError: the file is damaged or no MIDI, has 0 ticks per beat, no notes, is over a limit, or is of type 2 with several tracks,
+            which are pieces of their own.
     """
+    if len(data) > max_bytes:
+        raise ValueError(f"a MIDI file of {len(data)} bytes is over the limit of {max_bytes}.")
+    kind, num_tracks = (int.from_bytes(data[start : start + 2]) for start in (8, 10))
+    if data.startswith(b"MThd") and kind == INDEPENDENT and num_tracks > 1:
+        raise ValueError(f"a MIDI file of type 2 with {num_tracks} independent pieces: write each into a file of its own.")
     try:
         score: Any = symusic.Score.from_midi(data)  # symusic's stubs do not tell what its factories make
     except (RuntimeError, ValueError, OSError) as error:

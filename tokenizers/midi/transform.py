@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
@@ -9,8 +10,9 @@ from jaxtyping import Int
 from torch import Tensor
 
 from multimodal.batch import Item
-from multimodal.protocols import Transform
+from multimodal.protocols import Moments, Transform
 from multimodal.tokenizers.midi.compound import CompoundTokenizer
+from multimodal.tokenizers.midi.describe import describe_notes
 from multimodal.tokenizers.midi.notes import Column, read_notes
 
 
@@ -25,7 +27,8 @@ class MidiTransform(Transform):
         min_notes: pieces with fewer notes are refused.
         transpose: in training, pitches move by up to this many semitones, never so far that a note leaves the tokenizer's range.
         drop_drums: leave out the drum tracks.
-        max_file_notes: larger files are refused.
+        max_file_notes: files with more notes are refused.
+        max_file_bytes: larger files are refused before they are read.
     """
 
     extensions: ClassVar[tuple[str, ...]] = ("mid", "midi")
@@ -38,6 +41,7 @@ class MidiTransform(Transform):
         transpose: int = 0,
         drop_drums: bool = True,
         max_file_notes: int = 1_000_000,
+        max_file_bytes: int = 2**26,
     ) -> None:
         if not 1 <= min_notes <= max_notes:
             raise ValueError(f"min_notes must be in [1, max_notes], got min_notes {min_notes} and max_notes {max_notes}.")
@@ -45,7 +49,7 @@ class MidiTransform(Transform):
             raise ValueError(f"transpose must be at least 0 semitones, got {transpose}.")
         self.tokenizer = CompoundTokenizer() if tokenizer is None else tokenizer
         self.max_notes, self.min_notes, self.transpose = max_notes, min_notes, transpose
-        self.drop_drums, self.max_file_notes = drop_drums, max_file_notes
+        self.drop_drums, self.max_file_notes, self.max_file_bytes = drop_drums, max_file_notes, max_file_bytes
 
     def decode(self, data: bytes) -> Int[Tensor, "n 4"]:
         """Return the notes that the tokenizer has ids for; see ``read_notes``.
@@ -53,10 +57,14 @@ class MidiTransform(Transform):
         Raises:
             ValueError: ``read_notes`` refuses the file, or fewer than ``min_notes`` notes are left.
         """
-        notes = self.tokenizer.restrict(read_notes(data, self.drop_drums, self.max_file_notes))
+        notes = self.tokenizer.restrict(read_notes(data, self.drop_drums, self.max_file_notes, self.max_file_bytes))
         if len(notes) < self.min_notes:
             raise ValueError(f"{len(notes)} notes in the tokenizer's range; at least {self.min_notes} are wanted.")
         return notes
+
+    def describe(self, data: bytes) -> Mapping[str, float | Moments]:
+        """Return notes, tracks, beats and range of pitches; see ``describe_notes``."""
+        return describe_notes(data, self.drop_drums, self.max_file_notes, self.max_file_bytes)
 
     def __call__(self, decoded: Int[Tensor, "n 4"], generator: torch.Generator, train: bool) -> Item:
         """Return ``(n, 4)`` int64 ids, at most ``max_notes``."""

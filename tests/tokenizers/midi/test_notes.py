@@ -60,10 +60,26 @@ def test_drums_are_dropped_unless_wanted() -> None:
         read_notes(data)
 
 
-def test_limit() -> None:
-    assert len(read_notes(write_notes(NOTES), max_notes=4)) == 4
+def test_limits() -> None:
+    data = write_notes(NOTES)
+    assert len(read_notes(data, max_notes=4, max_bytes=len(data))) == 4
     with pytest.raises(ValueError, match="4 notes are over the limit of 3"):
-        read_notes(write_notes(NOTES), max_notes=3)
+        read_notes(data, max_notes=3)
+    with pytest.raises(ValueError, match=f"{len(data)} bytes is over the limit of {len(data) - 1}"):
+        read_notes(data, max_bytes=len(data) - 1)
+
+
+@pytest.mark.parametrize(("kind", "tracks", "expected"), [(0, 1, [60]), (1, 2, [60, 61]), (2, 1, [60])])
+def test_tracks_that_belong_together_are_one_piece(kind: int, tracks: int, expected: list[int]) -> None:
+    chunks = [variable(0) + bytes([0x90, 60 + track, 64]) + variable(480) + bytes([0x80, 60 + track, 0]) + END for track in range(tracks)]
+    data = b"MThd" + struct.pack(">IHHH", 6, kind, tracks, 480) + b"".join(b"MTrk" + struct.pack(">I", len(c)) + c for c in chunks)
+    assert read_notes(data)[:, Column.PITCH].tolist() == expected
+
+
+def test_independent_pieces_in_one_file_are_refused() -> None:
+    track = b"MTrk" + struct.pack(">I", len(one_note(0, 480))) + one_note(0, 480)
+    with pytest.raises(ValueError, match="type 2 with 2 independent pieces"):
+        read_notes(b"MThd" + struct.pack(">IHHH", 6, 2, 2, 480) + track + track)
 
 
 GOOD = write_notes(NOTES)

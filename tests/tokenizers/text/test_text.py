@@ -1,0 +1,137 @@
+"""Texts become ids and come back; what is no text is refused with its place."""
+
+import hashlib
+import json
+import unicodedata
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import ByT5Tokenizer
+
+from multimodal.tokenizers.pretrained import load_tokenizer
+from multimodal.tokenizers.text import ByteTokenizer, FileTokenizer, TextTransform, decode_text
+
+WORDS = {"[UNK]": 0, "the": 1, "drum": 2, "hit": 3, "apple": 7}
+
+
+@pytest.fixture
+def file(tmp_path):
+    tokenizer = Tokenizer(models.WordLevel(WORDS, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.enable_truncation(2)
+    tokenizer.enable_padding(length=9)
+    path = tmp_path / "vocabulary" / "tokenizer.json"
+    path.parent.mkdir()
+    tokenizer.save(str(path))
+    return path
+
+
+def draw(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@given(st.text(min_size=1).filter(str.strip))
+def test_every_text_comes_back_in_composed_form(text):
+    transform = TextTransform(max_tokens=10_000)
+    ids = transform(transform.decode(text.encode()), draw(), train=False).values
+    assert ids.dtype == torch.int64 and ids.min() >= 3 and ids.max() < 259
+    assert transform.tokenizer.decode(ids) == unicodedata.normalize("NFC", text.removeprefix("\ufeff"))
+
+
+def test_decomposed_letters_are_composed_and_the_byte_order_mark_is_left_out():
+    assert decode_text(b"\xef\xbb\xbfcafe\xcc\x81") == "caf\u00e9"
+
+
+def test_byte_ids_are_those_of_byt5():
+    for text in ("naïve", "ピアノ", "a\tb\n"):
+        assert ByteTokenizer().encode_text(text).tolist() == ByT5Tokenizer()(text, add_special_tokens=False)["input_ids"]
+
+
+def test_any_predicted_bytes_decode():
+    assert ByteTokenizer().decode(torch.tensor([0, 1, 2, 3 + 0xC3, 3 + ord("a"), 258, 300])) == "\ufffda\ufffd"
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "an empty text: 0 bytes"),
+        (b"\xef\xbb\xbf", "an empty text: 3 bytes"),
+        (b" \n\t", "an empty text: 3 bytes, 3 characters of white space"),
+        (b"abc\xffdef", "not UTF-8: byte 0xff at offset 3 of 7"),
+        (b"\xef\xbb\xbfab\xe9", "not UTF-8: byte 0xe9 at offset 5 of 6"),
+        (b"\xed\xa0\x80", "not UTF-8: byte 0xed at offset 0 of 3"),
+        (b"a" * 101, "a text of 101 bytes is over max_bytes 100"),
+    ],
+)
+def test_what_is_no_text_is_refused(data, message):
+    with pytest.raises(ValueError, match=message):
+        decode_text(data, max_bytes=100)
+
+
+def test_windows_are_consecutive_and_reach_both_ends():
+    transform, generator = TextTransform(max_tokens=20), draw()
+    ids = transform.decode(bytes(range(65, 91)))
+    firsts = set()
+    for _ in range(200):
+        item = transform(ids, generator, train=True)
+        assert item.ragged and len(item.values) == 20 and (item.values.diff() == 1).all()
+        firsts.add(int(item.values[0]) - 68)
+    assert firsts == set(range(7))
+    assert transform(ids, generator, train=False).values[0] == 68
+
+
+def test_short_texts_are_refused():
+    with pytest.raises(ValueError, match="2 tokens; at least min_tokens 3"):
+        TextTransform(min_tokens=3).decode(b"ab")
+
+
+def test_a_vocabulary_file_gives_its_ids_uncut_and_without_padding(file):
+    tokenizer = FileTokenizer(str(file))
+    assert tokenizer.vocab_sizes == (8,)  # one more than the highest id
+    assert tokenizer.encode_text("the drum hit the zebra").tolist() == [1, 2, 3, 1, 0]
+    assert tokenizer.decode(torch.tensor([1, 2])) == "the drum"
+    assert tokenizer.fingerprint() == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert FileTokenizer(str(file.parent)).fingerprint() == tokenizer.fingerprint()
+
+
+def test_a_saved_vocabulary_loads_from_anywhere(file, tmp_path):
+    FileTokenizer(str(file)).save_pretrained(tmp_path / "saved")
+    file.unlink()
+    (tmp_path / "saved").rename(tmp_path / "moved")
+    for load in (FileTokenizer.from_pretrained, load_tokenizer):
+        assert load(str(tmp_path / "moved")).encode_text("drum").tolist() == [2]
+    copy = tmp_path / "moved" / "tokenizer.json"
+    copy.write_text(copy.read_text().replace("drum", "harp"))
+    with pytest.raises(ValueError, match="is not what was saved"):
+        FileTokenizer.from_pretrained(tmp_path / "moved")
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", json.dumps({"model": 3}), "not json"])
+def test_files_that_are_no_vocabulary_are_refused(content, tmp_path):
+    path = tmp_path / "tokenizer.json"
+    with pytest.raises(ValueError, match="no tokenizer at"):
+        FileTokenizer(str(path))
+    path.write_text(content)
+    with pytest.raises(ValueError, match=r"is no tokenizer\.json"):
+        FileTokenizer(str(path))
+
+
+def test_fingerprints_tell_tokenizers_apart(file):
+    assert ByteTokenizer().fingerprint() == ByteTokenizer().fingerprint() != FileTokenizer(str(file)).fingerprint()
+
+
+def test_byte_tokenizers_are_saved_and_loaded(tmp_path):
+    ByteTokenizer().save_pretrained(tmp_path)
+    assert isinstance(load_tokenizer(str(tmp_path)), ByteTokenizer)
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [({"min_tokens": 0}, "min_tokens"), ({"max_tokens": 3, "min_tokens": 4}, "max_tokens"), ({"max_bytes": 0}, "max_bytes")],
+)
+def test_impossible_settings_are_refused(settings, name):
+    with pytest.raises(ValueError, match=name):
+        TextTransform(**settings)

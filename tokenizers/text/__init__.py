@@ -1,0 +1,9 @@
+"""Texts: files to ids of bytes or of a trained vocabulary."""
+
+from multimodal.tokenizers.text.byte import ByteTokenizer
+from multimodal.tokenizers.text.decode import decode_text
+from multimodal.tokenizers.text.file import FileTokenizer
+from multimodal.tokenizers.text.tokenizer import TextTokenizer
+from multimodal.tokenizers.text.transform import TextTransform
+
+__all__ = ["ByteTokenizer", "FileTokenizer", "TextTokenizer", "TextTransform", "decode_text"]

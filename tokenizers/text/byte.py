@@ -1,0 +1,40 @@
+"""Bytes as tokens.
+
+Letters in shapes: n tokens.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from multimodal.tokenizers.text.tokenizer import TextTokenizer
+
+SPECIALS = 3
+PAD_ID, END_ID, UNKNOWN_ID = range(SPECIALS)
+
+
+class ByteTokenizer(TextTokenizer):
+    """The UTF-8 bytes of a text, with the ids of ByT5 (https://arxiv.org/abs/2105.13626): 0 PAD, 1 END, 2 UNKNOWN, a byte b is b + 3.
+
+    Departure: ByT5's vocabulary goes on to 384 with ids that no text has; here it ends with the last byte, at 259 ids.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # here, as the base class records the arguments of this constructor
+
+    @property
+    def vocab_sizes(self) -> tuple[int, ...]:
+        """259: three specials and 256 bytes."""
+        return (SPECIALS + 256,)
+
+    def encode_text(self, text: str) -> Int[Tensor, " n"]:
+        """Return an id for each byte of the text in UTF-8."""
+        return torch.from_numpy(np.frombuffer(text.encode("utf-8"), dtype=np.uint8).astype(np.int64)) + SPECIALS
+
+    def decode(self, ids: Int[Tensor, " n"]) -> str:
+        """Return the text; specials are left out, and bytes that make no character become U+FFFD."""
+        kept = ids[(ids >= SPECIALS) & (ids < SPECIALS + 256)] - SPECIALS
+        return kept.to(torch.uint8).cpu().numpy().tobytes().decode("utf-8", errors="replace")
