@@ -31,12 +31,16 @@ class Contents:
     problems: list[str] = field(default_factory=list)
 
     def add(self, fields: Mapping[str, bytes]) -> None:
-        """Count a sample."""
+        """Count a sample.
+
+        Raises:
+            ValueError: the metadata field holds no JSON object; the sample is not counted.
+        """
+        label = metadata_of(fields[METADATA]).get("label") if METADATA in fields else None
         self.samples += 1
         for name, data in fields.items():
             self.fields[name] += 1
             self.field_bytes[name] += len(data)
-        label = json.loads(fields[METADATA]).get("label") if METADATA in fields else None
         if isinstance(label, str):
             self.class_counts[label] += 1
 
@@ -51,7 +55,23 @@ class Contents:
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Contents:
         """Return what ``vars()`` of contents became in JSON."""
-        return cls(**{name: Counter(value) if isinstance(value, dict) else value for name, value in content.items()})
+        counts: dict[str, Any] = {name: Counter(value) if isinstance(value, dict) else value for name, value in content.items()}
+        return cls(**counts)
+
+
+def metadata_of(data: bytes) -> dict[str, Any]:
+    """Return the JSON object that a metadata field holds.
+
+    Raises:
+        ValueError: it holds none.
+    """
+    try:
+        content = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"the metadata is not a JSON object ({error}).") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"the metadata is not a JSON object but {str(content)[:40]!r}.")
+    return content
 
 
 def total(parts: Iterable[Contents]) -> Contents:

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from multimodal.datamodules.atomic import atomic_file
+from multimodal.datamodules.index_schema import check_index
 
 VERSION = 2
 FILE_NAME = "index.json"
@@ -69,6 +70,7 @@ class StoredIds:
         seed: of the crops.
         train: splits whose views are crops for training; the views of other splits are those of evaluation.
         ragged: whether the number of ids differs from sample to sample.
+        libraries: name -> version of the libraries that made the views; others may make slightly different ones.
     """
 
     tokenizer: str
@@ -79,6 +81,7 @@ class StoredIds:
     seed: int = 0
     train: Sequence[str] = ()
     ragged: bool = False
+    libraries: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -171,7 +174,7 @@ class ShardIndex:
         """
         try:
             content = json.loads(data)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path} cannot be read: {error}.") from None
         version = content.get("version") if isinstance(content, dict) else None
         if version != VERSION:
@@ -184,6 +187,7 @@ class ShardIndex:
                 ids={name: StoredIds(**stored) for name, stored in content["ids"].items()},
                 writer=dict(content["writer"]),
             )
+            check_index(index)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}): write the shards again.") from None
         for shards in index.splits.values():

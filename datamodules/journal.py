@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,16 @@ class Journal:
     Args:
         root: folder of the shards.
         name: of the file in it.
+
+    Attributes:
+        replaced: paths of shards that an index listed which the run removed.
     """
 
     def __init__(self, root: Path, name: str = JOURNAL_NAME) -> None:
         self.root = root
         self.path = root / name
         self.lines: dict[str, dict[str, Any]] = {}
+        self.replaced: set[str] = set()
         if self.path.exists():
             for line in self.path.read_text(encoding="utf-8").splitlines():
                 self._remember(line)
@@ -33,8 +38,10 @@ class Journal:
     def _remember(self, line: str) -> None:
         try:
             entry = json.loads(line)
-            self.lines[entry["info"]["path"]] = entry
-        except (ValueError, KeyError, TypeError):
+            self.replaced.update(name for name in entry.get("replaced", ()) if isinstance(name, str))
+            if "info" in entry and isinstance(entry["info"]["path"], str):
+                self.lines[entry["info"]["path"]] = entry
+        except (ValueError, KeyError, TypeError, AttributeError):
             pass  # the line that was being written when the run was killed: that shard is written again
 
     def find(self, path: str, plan: str) -> tuple[ShardInfo, Contents] | None:
@@ -44,20 +51,38 @@ class Journal:
             path: of the shard, relative to the folder.
             plan: a hash of all that decides its bytes.
         """
-        entry = self.lines.get(path)
-        if entry is None or entry["plan"] != plan:
+        entry = self.lines.get(path, {})
+        if entry.get("plan") != plan:
             return None
-        info = ShardInfo(**entry["info"])
+        try:
+            info, contents = ShardInfo(**entry["info"]), Contents.from_json(entry["contents"])
+        except (KeyError, TypeError, AttributeError):
+            return None  # a line that this program did not write
         file = self.root / path
         if info.samples and not (file.is_file() and file_sha256(file) == info.sha256):
             return None
-        return info, Contents.from_json(entry["contents"])
+        return info, contents
 
     def add(self, plan: str, info: ShardInfo, contents: Contents) -> None:
-        """Note a finished shard."""
-        entry = {"plan": plan, "info": asdict(info), "contents": vars(contents)}
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write("\n" + json.dumps(entry))  # first ends a line cut off by a kill
+        """Note a finished shard.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        self._append({"plan": plan, "info": asdict(info), "contents": vars(contents)})
+
+    def replace(self, paths: Iterable[str]) -> None:
+        """Note shards of an earlier index that this run may replace; they are ``replaced`` until the journal is removed."""
+        self.replaced.update(paths)
+        if self.replaced:
+            self._append({"replaced": sorted(self.replaced)})
+
+    def _append(self, entry: dict[str, Any]) -> None:
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write("\n" + json.dumps(entry))  # first ends a line cut off by a kill
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
 
     def remove(self) -> None:
         """Forget all: the index is there."""

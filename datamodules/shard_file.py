@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import tarfile
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,8 +11,7 @@ from typing import Self
 from multimodal.datamodules.atomic import atomic_file
 from multimodal.datamodules.contents import Contents
 from multimodal.datamodules.index import ShardInfo
-
-_END_OF_ARCHIVE = bytes(2 * tarfile.BLOCKSIZE)
+from multimodal.datamodules.tar_header import END_OF_ARCHIVE, member_header, padding
 
 
 class ShardFile:
@@ -43,14 +41,20 @@ class ShardFile:
         Args:
             key: a clean one (``clean_key``).
             fields: field -> bytes.
+
+        Raises:
+            ValueError: the metadata field holds no JSON object; nothing was written.
         """
-        members = [_member(f"{key}.{name}", data) for name, data in sorted(fields.items())]
         self.contents.add(fields)
-        return self._write(b"".join(members))
+        parts: list[bytes] = []
+        for name in sorted(fields):
+            data = fields[name]
+            parts += member_header(f"{key}.{name}", len(data)), data, padding(len(data))
+        return self._write(b"".join(parts))
 
     def __exit__(self, *error: object) -> None:
         if error[0] is None:
-            self._write(_END_OF_ARCHIVE)
+            self._write(END_OF_ARCHIVE)
         self._stack.__exit__(*error)  # type: ignore[arg-type]
         if error[0] is None and not self.contents.samples:
             self.path.unlink()
@@ -65,12 +69,6 @@ class ShardFile:
         self._file.write(data)
         self.bytes += len(data)
         return len(data)
-
-
-def _member(name: str, data: bytes) -> bytes:
-    info = tarfile.TarInfo(name)  # owner 0, mode 0644, time 0: nothing of this machine or moment
-    info.size = len(data)
-    return info.tobuf(tarfile.PAX_FORMAT, encoding="utf-8") + data + bytes(-len(data) % tarfile.BLOCKSIZE)
 
 
 def file_sha256(path: Path) -> str:

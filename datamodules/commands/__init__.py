@@ -6,9 +6,9 @@ import argparse
 import sys
 from typing import NoReturn
 
-from multimodal.datamodules.commands import inspect, write
+from multimodal.datamodules.commands import inspect, stats, tokenize, verify, write
 
-COMMANDS = (write, inspect)
+COMMANDS = (write, tokenize, inspect, verify, stats)
 
 
 class _Parser(argparse.ArgumentParser):

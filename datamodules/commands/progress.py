@@ -30,6 +30,7 @@ class ProgressBar:
             disable=not console.is_terminal,
         )
         self.task = self.bar.add_task("", total=samples, rate="")
+        self.samples, self.bytes = 0, 0
 
     def __enter__(self) -> Self:
         self.bar.start()
@@ -39,6 +40,13 @@ class ProgressBar:
         self.bar.stop()
 
     def advance(self, samples: int, size: int = 0) -> None:
-        """Note samples that are done."""
-        speed = self.bar.tasks[0].speed
-        self.bar.update(self.task, advance=samples, rate="" if speed is None else f"{speed:,.0f} samples/s")
+        """Note samples that are done, and their bytes."""
+        self.samples, self.bytes = self.samples + samples, self.bytes + size
+        self.bar.update(self.task, advance=samples, rate=self._rate(self.bar.tasks[0].speed))
+
+    def _rate(self, speed: float | None) -> str:
+        """Return samples and bytes per second; the latter by the mean size, since samples come and go faster than a clock ticks."""
+        if speed is None:
+            return ""
+        megabytes = speed * self.bytes / max(1, self.samples) / 1e6
+        return f"{speed:,.0f} samples/s" + (f", {megabytes:,.1f} MB/s" if self.bytes else "")

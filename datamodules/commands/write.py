@@ -1,55 +1,35 @@
-"""``multimodal shards write``: write a folder of files into shards."""
+"""``multimodal shards write``: write samples into shards."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
+
+from multimodal.datamodules.commands.write_options import EPILOG, add_options, source_rules, split_rule, write_options
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from multimodal.datamodules.writer import WriteResult
+    from multimodal.datamodules.index import ShardIndex
+    from multimodal.datamodules.sources import Kind, Scan, SourceSample
+    from multimodal.datamodules.writer import WriteOptions, WriteResult
 
 MOST_PROBLEMS = 20
-EPILOG = """\
-Files with the same path up to the extension become one sample, one field each; the first sub-folder is the label:
-
-  files/cat/001.abc        key cat/001, field abc, label cat
-  files/cat/001.xyz        ... and field xyz
-
-The same files give the same bytes. After an interruption, run the same command again: finished shards are kept.
-
-example:
-  multimodal shards write files --to data/files --split train=0.8,val=0.1,test=0.1
-"""
+WORTH_SEVERAL_BYTES = 100_000_000
 
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:
     """Add the command to those of ``multimodal shards``."""
     parser: argparse.ArgumentParser = commands.add_parser(
         "write",
-        help="write a folder of files into shards",
-        description="Write a folder of files into tar shards with an index.",
+        help="write a folder, a manifest, a Hugging Face data set or tars into shards",
+        description="Write samples into tar shards with an index.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("source", metavar="SRC", help="folder of files; sub-folders are the classes")
-    parser.add_argument("--to", required=True, metavar="DIR", help="folder for the shards; made if it is not there")
-    parser.add_argument("--extensions", metavar="A,B", help="files to take (default: every file with an extension that is not hidden)")
-    parser.add_argument(
-        "--split",
-        default="train=0.9,val=0.1",
-        metavar="NAME=SHARE,...",
-        help="share of each split, by a hash of the key; or 'folders' if SRC holds only train/, val/, test/ (default: %(default)s)",
-    )
-    parser.add_argument("--samples-per-shard", type=int, default=1000, metavar="N", help="samples of a shard (default: %(default)s)")
-    parser.add_argument(
-        "--on-error",
-        choices=["raise", "skip"],
-        default="raise",
-        help="stop at an empty or unreadable file, or leave it out and list it (default: %(default)s)",
-    )
+    add_options(parser)
     return parser
 
 
@@ -57,46 +37,133 @@ def run(options: argparse.Namespace) -> int:
     """Run it and return the exit code."""
     from rich.console import Console
 
-    from multimodal.datamodules.commands.progress import ProgressBar
-    from multimodal.datamodules.keys import parse_fractions
-    from multimodal.datamodules.sources import scan_folder
-    from multimodal.datamodules.writer import write_shards
+    from multimodal.datamodules.sources import arrange, recognise, scan_source
+    from multimodal.datamodules.write_plan import plan_identity
 
-    source, target = Path(options.source), Path(options.to)
-    if target.resolve().is_relative_to(source.resolve()):
-        raise ValueError(f"--to {target} lies in the source folder {source}: the shards would be read as its files.")
-    if target.exists() and not target.is_dir():
-        raise ValueError(f"--to {target} is not a folder.")
-    if options.samples_per_shard < 1:
-        raise ValueError(f"--samples-per-shard must be at least 1, got {options.samples_per_shard}.")
-    split: dict[str, float] | Literal["folders"] = "folders" if options.split == "folders" else parse_fractions(options.split)
-    extensions = None if options.extensions is None else [name.strip() for name in options.extensions.split(",")]
-    console = Console(stderr=True)
-    with console.status(f"looking at {source}"):
-        scanned = scan_folder(source, split, extensions, options.on_error)
-    settings = {"split": options.split, "extensions": extensions}
-    with ProgressBar("writing", sum(map(len, scanned.splits.values())), console) as progress:
-        result = write_shards(scanned.splits, target, options.samples_per_shard, options.on_error, settings, progress.advance)
-    _report(result, scanned.problems, dict(scanned.ignored), Console())
+    target = Path(options.to)
+    rules, written = source_rules(options), write_options(options)
+    screen, console = Console(stderr=True), Console()
+    kind: Kind = options.kind or recognise(options.source)
+    _check_apart(options.source, kind, target)
+    with screen.status(f"looking at {options.source[0]}"):
+        scan = scan_source(options.source, kind, rules)
+        splits = arrange(scan, split_rule(options, scan))
+    plan = plan_identity(splits, written.settings)
+    for note in scan.notes:
+        console.print(f"{kind}: {note}", markup=False, highlight=False)
+    index = _already_written(target, plan, splits, options.overwrite)
+    if index is not None:
+        _report_index(index, console)
+        console.print("already written: nothing has changed since")
+        return 0
+    duplicates: list[str] = []
+    if options.deduplicate:
+        splits, duplicates = _deduplicate(splits, written, options.workers, screen)
+    result = _write(splits, target, written, plan, options.workers)
+    _report(result, scan, duplicates, console)
     return 0
 
 
-def _report(result: WriteResult, scan_problems: list[str], ignored: dict[str, int], console: Console) -> None:
-    from multimodal.datamodules.summary import print_index
+def _check_apart(source: Sequence[str], kind: Kind, target: Path) -> None:
+    """Refuse a target that is a file, or whose shards would be read as files of their own source, or replace it."""
+    place = target.resolve()
+    for path in (Path(name).resolve() for name in source if kind != "manifest"):
+        if place.is_relative_to(path) or (kind == "tars" and not path.is_dir() and place == path.parent):
+            raise ValueError(f"--to {target} lies in the source folder {path}: the shards would be read as its files.")
+    if target.exists() and not target.is_dir():
+        raise ValueError(f"--to {target} is not a folder.")
 
-    print_index(result.index, console)
-    problems = scan_problems + result.problems
-    if ignored:
-        kinds = [f"{count:,} files {'.' + name if name else 'without extension'}" for name, count in ignored.items()]
+
+def _already_written(target: Path, plan: str, splits: dict[str, list[SourceSample]], overwrite: bool) -> ShardIndex | None:
+    """Return the index if all is there and no file has changed since.
+
+    Raises:
+        ValueError: there are shards of other files or settings, and they are not to be replaced.
+    """
+    from multimodal.datamodules.index import FILE_NAME, ShardIndex
+    from multimodal.datamodules.writer import newest_change
+
+    path = target / FILE_NAME
+    if overwrite or not path.exists():
+        return None
+    try:
+        index = ShardIndex.load(target)
+    except ValueError as error:
+        raise ValueError(f"{error} Write into {target} anew with --overwrite.") from None
+    if index.writer.get("plan") == plan and newest_change(splits) < path.stat().st_mtime_ns:
+        return index
+    reason = "shards that were written from other files or with other settings"
+    raise ValueError(f"{target} holds {reason}: give another --to, or replace them with --overwrite.")
+
+
+def _deduplicate(
+    splits: dict[str, list[SourceSample]], options: WriteOptions, asked: int | None, screen: Console
+) -> tuple[dict[str, list[SourceSample]], list[str]]:
+    from multimodal.datamodules.commands.progress import ProgressBar
+    from multimodal.datamodules.deduplication import candidates, deduplicate
+
+    chosen = candidates(splits)
+    workers = _num_workers(asked, len(chosen), chosen)
+    with ProgressBar("comparing", len(chosen), screen) as progress:
+        return deduplicate(splits, chosen, workers, options.engine, progress.advance)
+
+
+def _write(splits: dict[str, list[SourceSample]], target: Path, options: WriteOptions, plan: str, asked: int | None) -> WriteResult:
+    from dataclasses import replace
+
+    from rich.console import Console
+
+    from multimodal.datamodules.commands.progress import ProgressBar
+    from multimodal.datamodules.write_plan import plan_shards
+    from multimodal.datamodules.writer import write_shards
+
+    shards = plan_shards(splits, options.limits, options.on_error)
+    own = [shard for place, shard in enumerate(shards) if options.part.takes(place)]
+    samples = [sample for shard in own for sample in shard.samples]
+    options = replace(options, num_workers=_num_workers(asked, len(own), samples))
+    with ProgressBar("writing", len(samples), Console(stderr=True)) as progress:
+        return write_shards(splits, target, options, plan, progress.advance)
+
+
+def _num_workers(asked: int | None, num_jobs: int, samples: Sequence[SourceSample]) -> int:
+    from multimodal.datamodules.jobs import available_cpus
+
+    if asked is None:
+        little = num_jobs < 2 or sum(sample.size for sample in samples) < WORTH_SEVERAL_BYTES
+        return 0 if little else min(available_cpus(), num_jobs)
+    return min(asked, num_jobs)
+
+
+def _report(result: WriteResult, scan: Scan, duplicates: list[str], console: Console) -> None:
+    if result.index is not None:
+        _report_index(result.index, console)
+    if scan.ignored:
+        kinds = [f"{count:,} files {'.' + name if name else 'without extension'}" for name, count in scan.ignored.items()]
         console.print(f"not taken: {', '.join(kinds)}", markup=False)
     if result.kept:
         console.print(f"kept {result.kept:,} shards of the interrupted run")
-    if problems:
-        console.print(f"left out {len(problems):,} files:", style="bold red")
-        for problem in problems[:MOST_PROBLEMS]:
-            console.print(f"  {problem}", markup=False, highlight=False)
-        if len(problems) > MOST_PROBLEMS:
-            console.print(f"  ... {len(problems) - MOST_PROBLEMS:,} more")
-    empty = [name for name, shards in result.index.splits.items() if not shards]
+    _list(f"left out {len(duplicates):,} duplicates:", duplicates, console)
+    problems = scan.problems + result.problems
+    _list(f"left out {len(problems):,} files:", problems, console)
+    if result.missing:
+        parts = ", ".join(map(str, result.missing))
+        console.print(f"this part is written; the index follows when all parts are. Missing: {parts}", style="bold")
+
+
+def _report_index(index: ShardIndex, console: Console) -> None:
+    from multimodal.datamodules.summary import print_index
+
+    print_index(index, console)
+    empty = [name for name, shards in index.splits.items() if not shards]
     if empty:
         console.print(f"no samples fell into: {', '.join(empty)} (too few samples for such a share)", style="bold red")
+
+
+def _list(title: str, lines: list[str], console: Console) -> None:
+    if not lines:
+        return
+    console.print(title, style="bold red", markup=False)
+    for line in lines[:MOST_PROBLEMS]:
+        console.print(f"  {line}", markup=False, highlight=False)
+    if len(lines) > MOST_PROBLEMS:
+        console.print(f"  ... {len(lines) - MOST_PROBLEMS:,} more")

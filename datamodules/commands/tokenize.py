@@ -1,0 +1,163 @@
+"""``multimodal shards tokenize``: store the ids of a frozen tokenizer beside the data."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from multimodal.datamodules.commands.workers import num_workers
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from multimodal.datamodules.index import StoredIds
+    from multimodal.datamodules.tokenized_shard import TokenizeSettings
+    from multimodal.datamodules.tokenizer_recipe import TokenizerRecipe
+    from multimodal.datamodules.writer import WriteResult
+
+MOST_PROBLEMS = 20
+EPILOG = """\
+The new shards have the names, keys and order of the old ones, all their fields, and one field MODALITY.VIEW.ids.npy for each view. Training
+on them makes the same views again and runs no tokenizer. It refuses ids of another tokenizer or transform than its own.
+
+With --crops 4 a sample has four views: the fifth epoch shows the first again. After an interruption, run the same command again: finished
+shards are kept. A second modality is tokenized from the shards that this command wrote for the first.
+
+examples:
+  multimodal shards tokenize data/photos --to data/photos-ids --modality photo --config configs/pretrain/photos.yaml --crops 4
+  multimodal shards tokenize data/photos --to data/photos-ids --modality photo --tokenizer runs/tokenizer/tokenizer --transform photos.yaml
+"""
+
+
+def add_parser(commands: Any) -> argparse.ArgumentParser:
+    """Add the command to those of ``multimodal shards``."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "tokenize",
+        help="store the ids of a frozen tokenizer beside the data",
+        description="Run a frozen tokenizer over shards once, and write new shards that hold its ids too.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("source", metavar="SRC", help="folder of shards with an index.json")
+    parser.add_argument("--to", required=True, metavar="DIR", help="folder for the new shards; made if it is not there")
+    parser.add_argument("--modality", required=True, metavar="NAME", help="name of the modality, as in the config of the pretraining")
+    parser.add_argument("--drop-fields", default="", metavar="A,B", help="fields that the new shards leave out (default: none)")
+    parser.add_argument("--overwrite", action="store_true", help="replace other shards in DIR")
+    parser.add_argument(
+        "--on-error",
+        choices=["raise", "skip"],
+        default="raise",
+        help="stop at a sample that cannot be decoded, or write it without ids and list it (default: %(default)s)",
+    )
+    _add_tokenizer_options(parser.add_argument_group("what makes the ids"))
+    _add_view_options(parser.add_argument_group("which views of a sample get ids"))
+    _add_work_options(parser.add_argument_group("who does the work"))
+    return parser
+
+
+def _add_tokenizer_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--config", metavar="FILE", help="config of the pretraining: names transform and tokenizer")
+    group.add_argument("--transform", metavar="FILE", help="YAML file of the transform, in place of --config")
+    group.add_argument("--tokenizer", metavar="DIR", help="folder of a saved tokenizer (default: the config's, else the transform's own)")
+
+
+def _add_view_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--crops", type=int, default=1, metavar="K", help="views of each training sample (default: %(default)s)")
+    group.add_argument("--seed", type=int, default=0, metavar="N", help="of the views (default: %(default)s)")
+    group.add_argument(
+        "--train-splits",
+        default="train",
+        metavar="A,B",
+        help="splits whose views are those of training; '' for none; others get the one view of evaluation (default: %(default)s)",
+    )
+
+
+def _add_work_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--batch-size", type=int, default=64, metavar="N", help="views tokenized at once (default: %(default)s)")
+    group.add_argument("--device", default="cpu", metavar="cpu|cuda", help="where the tokenizer runs (default: %(default)s)")
+    group.add_argument(
+        "--workers", type=int, metavar="N", help="processes; 0: this one (default: one a processor, at most one a shard; 0 with cuda)"
+    )
+    group.add_argument(
+        "--part", default="1/1", metavar="I/N", help="make every N-th shard from the I-th on; the last part writes the index"
+    )
+    group.add_argument("--engine", choices=["local", "ray"], default="local", help="where processes run (default: %(default)s)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run it and return the exit code."""
+    from rich.console import Console
+
+    from multimodal.datamodules.commands.progress import ProgressBar
+    from multimodal.datamodules.locations import open_sources
+    from multimodal.datamodules.parts import Part
+    from multimodal.datamodules.tokenize import RunOptions, tokenize_shards
+
+    if Path(options.to).exists() and not Path(options.to).is_dir():
+        raise ValueError(f"--to {options.to} is not a folder.")
+    recipe, settings = _recipe(options), _settings(options)
+    sources = open_sources([options.source])
+    if len(sources) > 1:
+        raise ValueError(f"{options.source} stands for {len(sources)} sources: tokenize them one by one.")
+    shards = [shard for shards in sources[0].splits.values() for shard in shards]
+    workers = 0 if options.workers is None and settings.device != "cpu" else num_workers(options.workers, shards, decodes=True)
+    how = RunOptions(workers, options.engine, Part.parse(options.part), options.overwrite)
+    samples = sum(shard.samples for place, shard in enumerate(shards) if how.part.takes(place))
+    with ProgressBar("tokenizing", samples, Console(stderr=True)) as progress:
+        result = tokenize_shards(sources[0], options.to, recipe, settings, how, progress.advance)
+    _report(result, settings.name, Console())
+    return 0
+
+
+def _settings(options: argparse.Namespace) -> TokenizeSettings:
+    from multimodal.datamodules.tokenized_shard import TokenizeSettings
+
+    return TokenizeSettings(
+        name=options.modality,
+        crops=options.crops,
+        seed=options.seed,
+        train_splits=_names(options.train_splits),
+        batch_size=options.batch_size,
+        device=options.device,
+        drop_fields=_names(options.drop_fields),
+        on_error=options.on_error,
+    )
+
+
+def _recipe(options: argparse.Namespace) -> TokenizerRecipe:
+    from multimodal.datamodules.tokenizer_recipe import TokenizerRecipe
+
+    if (options.config is None) == (options.transform is None):
+        raise ValueError("name the transform by --config FILE (of the pretraining) or by --transform FILE, one of the two.")
+    if options.config is not None:
+        return TokenizerRecipe.from_config(options.config, options.modality, options.tokenizer)
+    return TokenizerRecipe.from_files(options.transform, options.tokenizer)
+
+
+def _names(argument: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in argument.split(",") if name.strip())
+
+
+def _report(result: WriteResult, name: str, console: Console) -> None:
+    from multimodal.datamodules.summary import print_index
+
+    if result.index is None:
+        console.print(f"this part is complete; still missing: {', '.join(map(str, result.missing))}")
+    else:
+        print_index(result.index, console)
+        console.print(_summary(result.index.ids[name], name), markup=False, highlight=False, soft_wrap=True)
+    if result.kept:
+        console.print(f"kept {result.kept:,} shards that were finished before")
+    if result.problems:
+        console.print(f"written without ids: {len(result.problems):,} samples", style="bold red")
+        for problem in result.problems[:MOST_PROBLEMS]:
+            console.print(f"  {problem}", markup=False, highlight=False, soft_wrap=True)
+        if len(result.problems) > MOST_PROBLEMS:
+            console.print(f"  ... {len(result.problems) - MOST_PROBLEMS:,} more")
+
+
+def _summary(stored: StoredIds, name: str) -> str:
+    views = f"{stored.crops} view{'s' if stored.crops > 1 else ''} of each sample in {', '.join(stored.train)}; " if stored.train else ""
+    made = f"{stored.tokenizer_class.rpartition('.')[2]}, fingerprint {stored.tokenizer[:12]}, vocabularies {list(stored.vocab_sizes)}"
+    return f"ids of {name}: {made}; {views}the view of evaluation elsewhere"
