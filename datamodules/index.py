@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from multimodal.datamodules.atomic import atomic_file
+from multimodal.atomic import atomic_file
 from multimodal.datamodules.index_schema import check_index
 
 VERSION = 2

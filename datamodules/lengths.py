@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
+from multimodal.atomic import atomic_file
 from multimodal.batch import collate
-from multimodal.datamodules.atomic import atomic_file
 from multimodal.datamodules.cache import OpenShards, file_lock
 from multimodal.datamodules.keys import stable_hash
 from multimodal.datamodules.plan import EpochPlan

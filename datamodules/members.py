@@ -73,13 +73,22 @@ def _plain(header: bytes, offset: int) -> tuple[Member, int] | None:
 
 def _unusual(descriptor: int, header: bytes, offset: int) -> tuple[Member, int]:
     """Return the member, or one without a name for a folder, and the offset of the next header."""
-    if header[156:157] in _EXTENDED and tarfile.nti(header[124:136]) > _MAX_EXTENDED_HEADER:
-        raise tarfile.ReadError(f"an extended header of more than {_MAX_EXTENDED_HEADER} bytes at byte {offset}")
+    if header[156:157] in _EXTENDED and not _small(header[124:136]):
+        raise tarfile.ReadError(f"an extended header of no size or of more than {_MAX_EXTENDED_HEADER} bytes at byte {offset}")
     with open(descriptor, "rb", closefd=False) as file:
         file.seek(offset)
-        archive = tarfile.TarFile(fileobj=file, mode="r")
+        try:
+            archive = tarfile.TarFile(fileobj=file, mode="r")
+        except RecursionError:
+            raise tarfile.ReadError(f"too many extended headers in a row at byte {offset}") from None
         info: tarfile.TarInfo | None = archive.firstmember  # type: ignore[attr-defined]
     if info is None:  # so tarfile says that a header is damaged, or that the file ends here
         raise tarfile.ReadError(f"no valid header at byte {offset}")
     plain = info.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and not info.issparse()
     return Member("" if info.isdir() else info.name, info.offset_data, info.size, plain), archive.offset
+
+
+def _small(size: bytes) -> bool:
+    """Whether the size of an extended header is one that such a header has: octal digits, and no gigabytes."""
+    digits = size.strip(b" \0")
+    return digits.isdigit() and b"8" not in digits and b"9" not in digits and int(digits, 8) <= _MAX_EXTENDED_HEADER

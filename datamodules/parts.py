@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from multimodal.datamodules.atomic import atomic_file
+from multimodal.atomic import atomic_file
 from multimodal.datamodules.contents import Contents
 from multimodal.datamodules.index import ShardInfo
 from multimodal.datamodules.journal import JOURNAL_NAME, Journal

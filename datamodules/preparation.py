@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 
@@ -11,6 +12,7 @@ from multimodal.batch import Item, Sample
 from multimodal.datamodules.contents import METADATA
 from multimodal.datamodules.keys import stable_hash
 from multimodal.datamodules.reader import RawSample
+from multimodal.datamodules.stored_ids import StoredView, StoredViews
 from multimodal.errors import SampleError
 from multimodal.protocols import Transform
 
@@ -25,17 +27,30 @@ class SamplePreparation:
         classes: label names; the place of a name is its number.
         seed: of the run.
         train: whether transforms augment.
+        stored: ids that were made beforehand, and with them the views to make; None: there are none.
     """
 
-    def __init__(self, transforms: Mapping[str, Transform], classes: Sequence[str], seed: int, train: bool) -> None:
+    def __init__(
+        self, transforms: Mapping[str, Transform], classes: Sequence[str], seed: int, train: bool, stored: StoredViews | None = None
+    ) -> None:
         self.transforms = dict(transforms)
         self.numbers = {name: number for number, name in enumerate(classes)}
-        self.seed, self.train = seed, train
-        self._wanted = frozenset({METADATA}.union(*(transform.extensions for transform in self.transforms.values())))
+        self.seed, self.train, self.stored = seed, train, stored
+        self._files = frozenset({METADATA}.union(*(transform.extensions for transform in self.transforms.values())))
 
     def wanted(self, source: int, turn: int, key: str) -> frozenset[str]:
         """Return the fields that the preparation of a sample reads."""
-        return self._wanted
+        if self.stored is None:
+            return self._files
+        fields = {METADATA}
+        for name, transform in self.transforms.items():
+            view = self._view(name, source, turn, key)
+            fields.update(() if view is None else (view.field,))
+            fields.update(() if view is not None and view.values_are_ids else transform.extensions)
+        return frozenset(fields)
+
+    def _view(self, name: str, source: int, turn: int, key: str) -> StoredView | None:
+        return None if self.stored is None else self.stored.view(name, source, turn, key)
 
     def __call__(self, raw: RawSample, source: int, turn: int) -> Sample:
         """Return the sample.
@@ -51,16 +66,28 @@ class SamplePreparation:
         seed = sample_seed(self.seed, turn, source, raw.key)
         items = {}
         for name, transform in self.transforms.items():
-            field = next((extension for extension in transform.extensions if extension in raw.fields), None)
-            if field is not None:
-                items[name] = self._item(raw, field, transform, seed)
+            item = self._item(raw, transform, seed, self._view(name, source, turn, raw.key))
+            if item is not None:
+                items[name] = item
         if not items:
             wanted = ", ".join(extension for transform in self.transforms.values() for extension in transform.extensions)
             raise SampleError(raw.shard, raw.key, "*", f"none of the fields wanted ({wanted}); the sample has {', '.join(raw.names)}.")
         return Sample(raw.key, items, self._labels(raw), seed)
 
-    def _item(self, raw: RawSample, field: str, transform: Transform, seed: int) -> Item:
-        generator = torch.Generator().manual_seed(seed)
+    def _item(self, raw: RawSample, transform: Transform, seed: int, view: StoredView | None) -> Item | None:
+        """Return the item; None where the sample lacks the modality."""
+        field = next((extension for extension in transform.extensions if extension in raw.names), None)
+        if view is not None and view.values_are_ids:
+            there = field is not None or view.field in raw.names
+            return Item(view.ids(raw), ragged=view.ragged) if there else None
+        if field is None:
+            return None
+        if view is None:
+            return self._made(raw, field, transform, torch.Generator().manual_seed(seed))
+        ids = view.ids(raw)
+        return replace(self._made(raw, field, transform, view.generator()), ids=ids)
+
+    def _made(self, raw: RawSample, field: str, transform: Transform, generator: torch.Generator) -> Item:
         try:
             return transform(transform.decode(raw.fields[field]), generator, self.train)
         except ValueError as error:

@@ -14,12 +14,13 @@ from lightning.pytorch import LightningDataModule
 from multimodal.datamodules.bad_samples import BadSamples, OnError
 from multimodal.datamodules.batching import Batching, FixedBatches, TokenBatches
 from multimodal.datamodules.cache import OpenShards, ShardCache
-from multimodal.datamodules.index import ShardIndex
+from multimodal.datamodules.index import ShardIndex, StoredIds
 from multimodal.datamodules.lengths import Lengths
 from multimodal.datamodules.locations import open_sources
 from multimodal.datamodules.mixture import Mixture
 from multimodal.datamodules.plan import EpochPlan
 from multimodal.datamodules.preparation import SamplePreparation
+from multimodal.datamodules.stored_ids import StoredViews, check_stored
 from multimodal.datamodules.stream import EpochLoader, ShardStream
 from multimodal.protocols import TokenCounter, Transform
 
@@ -52,6 +53,8 @@ class ShardDataModule(LightningDataModule):
         pin_memory: whether batches are put in page-locked memory, for faster copies to a GPU.
         cache: where copies of remote shards, and measured lengths, are kept.
         count_tokens: counts the tokens of a sample for ``max_tokens``; the command line takes it from the model.
+        tokenizers: modality name -> fingerprint of its tokenizer. Ids that the shards store are used where they are this tokenizer's, and
+            refused where not; without a fingerprint the tokenizer runs. The command line takes them from the model.
 
     Raises:
         ValueError: a setting outside its range.
@@ -76,6 +79,7 @@ class ShardDataModule(LightningDataModule):
         pin_memory: bool = False,
         cache: ShardCache | None = None,
         count_tokens: TokenCounter | None = None,
+        tokenizers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__()
         self.shards = [str(shards)] if not isinstance(shards, (list, tuple)) else [str(folder) for folder in shards]
@@ -95,7 +99,9 @@ class ShardDataModule(LightningDataModule):
         self.batch_size, self.num_workers, self.seed, self.shuffle_buffer = batch_size, num_workers, seed, shuffle_buffer
         self.train_split, self.val_split, self.test_split = train_split, val_split, test_split
         self.on_error, self.max_bad_fraction, self.drop_last, self.pin_memory = on_error, max_bad_fraction, drop_last, pin_memory
+        self.tokenizers = dict(tokenizers or {})
         self._sources: list[ShardIndex] = []
+        self._stored: dict[str, list[StoredIds | None]] | None = None
         self._train_loader: EpochLoader | None = None
         self._state: dict[str, Any] | None = None
 
@@ -111,6 +117,17 @@ class ShardDataModule(LightningDataModule):
         """The label names of all sources, sorted; the place of a name is its number in ``Batch.labels["label"]``."""
         return sorted({name for source in self.sources for name in source.classes})
 
+    @property
+    def stored(self) -> dict[str, list[StoredIds | None]]:
+        """Modality name -> the ids that each source stores; checked once.
+
+        Raises:
+            ValueError: they do not belong to the transforms or the tokenizers.
+        """
+        if self._stored is None:
+            self._stored = check_stored(self.sources, self.transforms or {}, self.tokenizers)
+        return self._stored
+
     def setup(self, stage: str | None = None) -> None:
         """Read the indexes and check that every transform finds a field.
 
@@ -121,7 +138,7 @@ class ShardDataModule(LightningDataModule):
             raise ValueError("transforms is empty: pass modality name -> Transform (the command line takes them from the model).")
         fields = sorted({name for source in self.sources for name in source.fields})
         for name, transform in self.transforms.items():
-            if not set(transform.extensions) & set(fields):
+            if name not in self.stored and not set(transform.extensions) & set(fields):
                 raise ValueError(
                     f"modality {name!r} reads the fields {', '.join(transform.extensions)}, "
                     f"but the shards in {', '.join(self.shards)} have only {', '.join(fields)}."
@@ -186,7 +203,7 @@ class ShardDataModule(LightningDataModule):
         shards = OpenShards(self.sources, split, self.cache)
         by_tokens = train and self.max_tokens is not None
         batching = self._token_batches(plan, shards, world_size) if by_tokens else self._fixed_batches(plan, world_size)
-        stream = ShardStream(shards, plan, batching, self._preparation(train), rank)
+        stream = ShardStream(shards, plan, batching, self._preparation(split, train), rank)
         # Lightning cannot know that the length given by the plan is exact
         warnings.filterwarnings("ignore", message="Your `IterableDataset` has `__len__` defined")
         return EpochLoader(
@@ -199,8 +216,10 @@ class ShardDataModule(LightningDataModule):
             generator=torch.Generator().manual_seed(self.seed),  # a loader draws from it: the global one stays untouched
         )
 
-    def _preparation(self, train: bool) -> SamplePreparation:
-        return SamplePreparation(self.transforms or {}, self.classes, self.seed, train)
+    def _preparation(self, split: str, train: bool) -> SamplePreparation:
+        transforms = self.transforms or {}
+        stored = StoredViews(self.stored, transforms, split, train) if self.stored else None
+        return SamplePreparation(transforms, self.classes, self.seed, train, stored)
 
     def _fixed_batches(self, plan: EpochPlan, world_size: int) -> Batching:
         return FixedBatches(plan.num_samples, world_size, self.batch_size, drop_last=plan.train and self.drop_last)
@@ -208,7 +227,7 @@ class ShardDataModule(LightningDataModule):
     def _token_batches(self, plan: EpochPlan, shards: OpenShards, world_size: int) -> Batching:
         if self.count_tokens is None:
             raise ValueError("max_tokens needs count_tokens: pass the model's token_counter (the command line does).")
-        lengths = Lengths(shards, self._preparation(train=False), self.count_tokens, self.num_workers)
+        lengths = Lengths(shards, self._preparation(shards.split, train=False), self.count_tokens, self.num_workers)
         in_order = partial(lengths.in_order, plan)
         return TokenBatches(plan.num_samples, world_size, in_order, lengths.most_tokens(plan), lengths.longest, self.max_tokens or 0)
 

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
-from multimodal.datamodules.atomic import atomic_file
+from multimodal.atomic import atomic_file
 from multimodal.datamodules.contents import Contents
 from multimodal.datamodules.index import ShardInfo
 from multimodal.datamodules.tar_header import END_OF_ARCHIVE, member_header, padding

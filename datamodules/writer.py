@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from multimodal.datamodules.atomic import remove_temporary
+from multimodal.atomic import remove_temporary
 from multimodal.datamodules.contents import Contents, total
 from multimodal.datamodules.folder_lock import folder_lock
 from multimodal.datamodules.index import FILE_NAME, ShardIndex, ShardInfo, field_info

@@ -16,7 +16,10 @@ Masked modeling of any modality (version {__version__}).
 
 data:
   shards write      pack a folder of files into tar shards with an index
+  shards tokenize   store the ids of a frozen tokenizer beside the data
   shards inspect    show what shards hold
+  shards verify     check shards against their index
+  shards stats      measure what is in shards: sizes, lengths, mean and spread
 
 training (options: multimodal fit --help; settings of a class: multimodal fit --model.help CLASS):
   fit               train a tokenizer, or pretrain an encoder

@@ -1,6 +1,9 @@
 """Errors in a config, in one line: where, and what."""
 
+from __future__ import annotations
+
 import re
+from typing import Any
 
 STRUCTURE = ("Does not validate against", "Subtypes", "Errors", "Given value", "Expected a NoneType", "Seq pos", "Not a valid subclass of")
 NESTED = ("Does not validate against", "Parser key", "Problem with given class_path")
@@ -35,3 +38,42 @@ def shorten(message: str) -> str:
         inside = f" ({class_path})" if class_path else ""
         return f"{where}{inside}: {reason}" if where else reason
     return message
+
+
+def refuse_repeated_keys() -> None:
+    """Let jsonargparse refuse a config that gives one key twice, where YAML would keep the last without a word."""
+    import yaml
+    from jsonargparse import get_loader, set_loader
+
+    load = get_loader("yaml")
+    if getattr(load, "refuses_repeated_keys", False):
+        return
+
+    def load_once(stream: str) -> Any:
+        if ":" in stream:
+            _check_keys(yaml.compose(stream, Loader=yaml.SafeLoader))
+        return load(stream)
+
+    load_once.refuses_repeated_keys = True  # type: ignore[attr-defined]
+    set_loader("yaml", load_once, (yaml.YAMLError,))
+
+
+def _check_keys(node: Any) -> None:
+    """Refuse a mapping that has a key twice, at any depth.
+
+    Raises:
+        ValueError: it does; the message has the lines.
+    """
+    import yaml
+
+    if isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            _check_keys(value)
+    if isinstance(node, yaml.MappingNode):
+        lines: dict[str, int] = {}
+        for key, value in node.value:
+            line = key.start_mark.line + 1
+            if isinstance(key.value, str) and key.value in lines:
+                raise ValueError(f"key {key.value!r} is given twice, in lines {lines[key.value]} and {line}.")
+            lines[str(key.value)] = line
+            _check_keys(value)

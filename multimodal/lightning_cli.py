@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import logging
 import os
+import shutil
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # of calls that Lightning makes
 
 import lightning as L
-import torch
 import yaml
 from jsonargparse import Namespace
+from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichModelSummary, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from multimodal.config_errors import shorten
-from multimodal.training.callbacks import PredictionWriter
+from multimodal.config_errors import refuse_repeated_keys, shorten
+from multimodal.training.callbacks import ElasticResume, FiniteGuard, PredictionWriter, SaveOnSignal, StepSeed
+from multimodal.training.checkpoint_contents import check_fits
+from multimodal.training.checkpoint_files import CheckpointFiles, find_last, read_checkpoint
 
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
 MAX_EPOCHS = 50
@@ -71,6 +76,8 @@ class Command(LightningCLI):
         parser.add_argument("--run", type=str, default="runs/latest", help="Folder of the run: config, checkpoints, logs, pictures.")
         parser.link_arguments("run", "trainer.default_root_dir")
         parser.link_arguments("model.transforms", "data.init_args.transforms", apply_on="instantiate")
+        parser.link_arguments("model.token_counter", "data.init_args.count_tokens", apply_on="instantiate")
+        parser.link_arguments("model.fingerprints", "data.init_args.tokenizers", apply_on="instantiate")
         parser.link_arguments("seed_everything", "data.init_args.seed")
 
     def before_instantiate_classes(self) -> None:
@@ -83,6 +90,39 @@ class Command(LightningCLI):
         held = Path(config.run) / "checkpoints"
         if self.subcommand == "fit" and not config.ckpt_path and held.is_dir() and any(held.iterdir()):
             raise ValueError(f"{config.run} already holds a run: choose another folder with --run, or continue it with --ckpt_path last.")
+
+    def _parse_ckpt_path(self) -> None:
+        """Refuse a checkpoint that cannot be read before anything is built.
+
+        Lightning's method of this name takes settings of the model from the checkpoint: here the config alone decides.
+        """
+        self._checkpoint: tuple[Path, dict[str, Any]] | None = None
+        if not self.config.get("subcommand"):
+            return
+        config = self.config[self.config.subcommand]
+        path = _checkpoint_path(config.get("ckpt_path"), Path(config.run) / "checkpoints")
+        if path is not None and not path.is_dir():  # a folder is that of a sharded strategy
+            self._checkpoint = path, read_checkpoint(path, mapped=True)
+
+    def _refuse_other_checkpoint(self) -> None:
+        """Refuse a checkpoint that does not fit the model before any data is read; use the one that was found."""
+        if self._checkpoint is not None:
+            path, checkpoint = self._checkpoint
+            check_fits(checkpoint, self.model, getattr(self.model, "fingerprints", {}), str(path))
+            self.config_init[self.subcommand]["ckpt_path"] = str(path)
+            self._checkpoint = None  # gives the mapped file back
+
+    before_fit = before_validate = before_test = before_predict = _refuse_other_checkpoint
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run it; say which disk is full, where the system does not."""
+        try:
+            super()._run_subcommand(subcommand)
+        except OSError as error:
+            if error.errno != errno.ENOSPC or error.filename:
+                raise
+            folder = self._settings().run
+            raise OSError(f"the disk of {folder} is full ({shutil.disk_usage(folder).free:,} bytes free): {error.strerror}.") from error
 
     def _settings(self) -> Namespace:
         return self.config[self.subcommand] if self.subcommand else self.config
@@ -104,7 +144,7 @@ class Command(LightningCLI):
             path.write_text(json.dumps(scores, indent=2) + "\n")
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
-        """Add the callbacks and loggers that the config does not name itself."""
+        """Add the callbacks, loggers and plugins that the config does not name itself."""
         config = self._settings()
         given = config.trainer.callbacks or []
         given = given if isinstance(given, list) else [given]
@@ -117,7 +157,13 @@ class Command(LightningCLI):
             kwargs["logger"] = [TensorBoardLogger(config.run, name="logs", version=""), CSVLogger(config.run, name="metrics")]
         if self.subcommand != "fit":
             kwargs["logger"] = False
-        return super().instantiate_trainer(**kwargs)
+        plugins = self._get(self.config_init, "trainer")["plugins"] or []
+        plugins = plugins if isinstance(plugins, list) else [plugins]
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            kwargs["plugins"] = [*plugins, CheckpointFiles()]
+        trainer = super().instantiate_trainer(**kwargs)
+        cast(Any, trainer).callbacks.sort(key=lambda callback: isinstance(callback, SaveOnSignal))  # it saves what all others have done
+        return trainer
 
 
 def _default_callbacks(run: str) -> list[L.Callback]:
@@ -126,8 +172,33 @@ def _default_callbacks(run: str) -> list[L.Callback]:
         RichModelSummary(max_depth=2),
         LearningRateMonitor("step"),
         PredictionWriter(),
-        ModelCheckpoint(Path(run) / "checkpoints", filename="epoch-{epoch:04d}", save_last=True, auto_insert_metric_name=False),
+        StepSeed(),
+        ElasticResume(),
+        FiniteGuard(),
+        SaveOnSignal(),
+        ModelCheckpoint(
+            Path(run) / "checkpoints",
+            filename="epoch-{epoch:04d}",
+            save_last=True,
+            auto_insert_metric_name=False,
+            enable_version_counter=False,  # a later checkpoint of one name replaces the earlier
+        ),
     ]
+
+
+def _checkpoint_path(option: str | None, folder: Path) -> Path | None:
+    """Return the checkpoint that ``--ckpt_path`` means; None: none, or one that Lightning has to find.
+
+    ``last`` in a run without checkpoints is none: the run begins.
+    """
+    if option == "last":
+        path, problems = find_last(folder)
+        if path is not None and problems:
+            warnings.warn(f"{' '.join(problems)} Going on from {path} instead.", stacklevel=2)
+        return path
+    if not option or option in ("best", "hpc") or ":" in option:
+        return None
+    return Path(option)
 
 
 def _silence() -> None:
@@ -146,11 +217,14 @@ def _silence() -> None:
 def run(arguments: list[str]) -> int:
     """Run ``fit``, ``validate``, ``test`` or ``predict``."""
     _silence()
+    refuse_repeated_keys()
     try:
         _command(arguments)
     except argparse.ArgumentError as error:
         print(f"error: {shorten(str(error))}\nSee `multimodal {arguments[0]} --help`.", file=sys.stderr)
         return 2
+    except MisconfigurationException as error:
+        raise ValueError(str(error)) from error
     return 0
 
 
@@ -161,7 +235,7 @@ def load_run(folder: str | Path) -> tuple[L.LightningModule, L.LightningDataModu
         folder: of the run, as given to ``fit --run``.
 
     Raises:
-        ValueError: the folder holds no run.
+        ValueError: the folder holds no run, or its checkpoint cannot be read or does not fit its config.
     """
     config, checkpoint = Path(folder) / "config.yaml", Path(folder) / "checkpoints" / "last.ckpt"
     for path in (config, checkpoint):
@@ -176,7 +250,9 @@ def load_run(folder: str | Path) -> tuple[L.LightningModule, L.LightningDataModu
         command = _command(settings, run=False)
     finally:
         logging.disable(logging.NOTSET)
-    command.model.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"])
+    saved = read_checkpoint(checkpoint)
+    check_fits(saved, command.model, getattr(command.model, "fingerprints", {}), str(checkpoint))
+    command.model.load_state_dict(saved["state_dict"])
     return command.model.eval(), command.datamodule
 
 

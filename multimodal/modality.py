@@ -84,7 +84,9 @@ class Modality(nn.Module):
 
     @torch.no_grad()
     def ids(self, items: Items) -> Tensor:
-        """Return the true ids of all tokens, ``(n,)`` or ``(n, k)``."""
+        """Return the true ids of all tokens, ``(n,)`` or ``(n, k)``: those that the items bring, else the tokenizer's."""
+        if items.ids is not None:
+            return items.ids
         values = items.values if items.tokenizer_values is None else items.tokenizer_values
         return values if self.values_are_ids else self.tokenizer.encode(values)
 
@@ -96,9 +98,10 @@ class Modality(nn.Module):
         """
         tokens, ids = self.embed.tokens(items.values, items.lengths), self.ids(items)
         if len(ids) != len(tokens.inputs):
+            stored = "" if items.ids is None else " (as stored)"
             raise ValueError(
-                f"{type(self.tokenizer).__name__} gives {len(ids)} ids where {type(self.embed).__name__} gives {len(tokens.inputs)} tokens "
-                f"for {len(items)} items: match the tokenizer's view and stride with the patch size."
+                f"{type(self.tokenizer).__name__}{stored} gives {len(ids)} ids where {type(self.embed).__name__} gives "
+                f"{len(tokens.inputs)} tokens for {len(items)} items: match the tokenizer's view and stride with the patch size."
             )
         masked = self.masking(tokens, items.seed)
         shown, shown_as_mask = self.corruption(self.embed, tokens, masked, items.seed)

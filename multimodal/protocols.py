@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +48,20 @@ class Tokens:
         return replace(self, inputs=inputs)
 
 
+class Moments(NamedTuple):
+    """Sums over values of one file, channel by channel; those of several files add up to exact means.
+
+    Args:
+        num_values: of each channel.
+        sums: of the values, in the units that a config names them in.
+        squares: of their squares.
+    """
+
+    num_values: int
+    sums: tuple[float, ...]
+    squares: tuple[float, ...]
+
+
 class Transform(ABC):
     """Bytes of a file -> the values of an item. Runs in the data workers, on one sample at a time."""
 
@@ -62,9 +76,21 @@ class Transform(ABC):
             ValueError: the file is damaged, empty, over a limit, or not of this modality; the message says which.
         """
 
+    def describe(self, data: bytes) -> Mapping[str, float | Moments]:
+        """Return name -> what is measured of one file, for ``multimodal shards stats``; none by default.
+
+        Raises:
+            ValueError: as ``decode``.
+        """
+        return {}
+
     @abstractmethod
     def __call__(self, decoded: Any, generator: torch.Generator, train: bool) -> Item:
         """Return the item; crops and augmentation draw from ``generator`` and happen only when ``train``."""
+
+    def example(self) -> Item | None:
+        """Return an item such as ``__call__`` returns, on which a model tries whether its parts fit; None: there is none to be had."""
+        return None
 
 
 class Tokenizer(nn.Module, ABC):

@@ -66,9 +66,18 @@ def test_moving_a_batch_moves_every_tensor_and_leaves_the_old_one(samples):
     assert all(label.device.type == "meta" for label in moved.labels.values())
 
 
-def test_no_samples_are_refused():
-    with pytest.raises(ValueError, match="at least one sample"):
-        collate([])
+def test_no_samples_make_an_empty_batch():
+    batch = collate([])
+    assert (batch.num_samples, batch.items, batch.keys, batch.labels) == (0, {}, (), {})
+    assert batch.to("meta").num_samples == 0
+
+
+def test_stored_ids_lie_end_to_end_and_all_items_or_none_bring_them():
+    items = [Item(torch.zeros(2, 2), ids=torch.arange(count)) for count in (2, 3)]
+    batch = collate([Sample(str(number), {"a": item}) for number, item in enumerate(items)])
+    assert batch.items["a"].ids.tolist() == [0, 1, 0, 1, 2]
+    with pytest.raises(ValueError, match="1 of 2 items of modality 'a' have stored ids; all or none must"):
+        collate([Sample("0", {"a": items[0]}), Sample("1", {"a": Item(torch.zeros(2, 2))})])
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,10 @@
 
 import io
 import json
+import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -134,22 +137,213 @@ def test_bad_files_are_named_and_can_be_skipped(workshop, tmp_path, capsys):
         assert pretrain(workshop, tmp_path / "run-skip", "--data.init_args.shards", both, *skip) == 0
 
 
-@pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [
-        (["--model.init_args.encoder.depht", "5"], "model.encoder (multimodal.nn.Encoder): Option 'depht' is not accepted"),
-        (["--trainer.max_epoch", "3"], "--trainer.max_epoch"),  # no prefix of an option is taken for it
-        (["--model.init_args.encoder.dim", "abc"], "Expected a int, got abc"),
-        (["--model.class_path", "multimodal.training.Nope"], "has no attribute 'Nope'"),
-        (["--data.init_args.shards", "nowhere"], "nowhere/index.json does not exist"),
-        (["--model.init_args.modalities.midi.init_args.masking.init_args.mask_rat", "0.1"], "Option 'mask_rat' is not accepted"),
-        (["--model.init_args.modalities.image.init_args.tokenizer.init_args.folder", "nowhere"], "no tokenizer in nowhere"),
-    ],
-)
-def test_each_mistake_ends_in_one_clear_message(workshop, tmp_path, capsys, arguments, expected):
+opened: list[str] = []  # names of the shards that were opened
+sys.addaudithook(lambda event, values: opened.append(values[0]) if event == "open" and str(values[0]).endswith(".tar") else None)
+
+
+def part(class_path: str, **settings) -> str:
+    return json.dumps({"class_path": class_path, "init_args": settings})
+
+
+MODALITY = "--model.init_args.modalities."
+MASKING = f"{MODALITY}image.init_args.masking.init_args"
+MISTAKES = {
+    "typo in a model": (["--model.init_args.encodr", "x"], "Option 'encodr' is not accepted"),
+    "typo in an encoder": (
+        ["--model.init_args.encoder.depht", "5"],
+        "model.encoder (multimodal.nn.Encoder): Option 'depht' is not accepted",
+    ),
+    "typo in a modality": ([f"{MODALITY}midi.init_args.masking.init_args.mask_rat", "0.1"], "Option 'mask_rat' is not accepted"),
+    "typo in the data": (["--data.init_args.batchsize", "8"], "Option 'batchsize' is not accepted"),
+    "abbreviation": (["--trainer.max_epoch", "3"], "--trainer.max_epoch"),  # no prefix of an option is taken for it
+    "wrong type": (["--model.init_args.encoder.dim", "abc"], "Expected a int, got abc"),
+    "unknown class": (["--model.class_path", "multimodal.training.Nope"], "has no attribute 'Nope'"),
+    "negative width": (["--model.init_args.encoder.dim", "-128"], "dim must be at least 1, got -128"),
+    "negative batch": (["--data.init_args.batch_size", "-8"], "batch_size"),
+    "negative epochs": (["--trainer.max_epochs", "-5"], "`max_epochs` must be a non-negative integer or -1. You passed in -5"),
+    "no end": (["--trainer.max_epochs", "-1"], "the schedule needs an end of the run: set max_epochs (it is -1) or max_steps"),
+    "negative learning rate": (["--model.init_args.optimizer.init_args.lr", "-1"], "Invalid learning rate: -1"),
+    "width and heads": (["--model.init_args.encoder.num_heads", "7"], "dim must be a multiple of num_heads, got dim 128 and num_heads 7"),
+    "patches and ids": (
+        [f"{MODALITY}image.init_args.embed.init_args.patch_size", "7"],
+        "the parts of modality 'image' do not fit each other: DiscreteVAE gives 49 ids where PatchEmbed gives 16 tokens",
+    ),
+    "grid and patches": (
+        [f"{MODALITY}image.init_args.renderer.init_args.grid", "[5, 5]"],
+        "grid (5, 5) does not fit an image of 49 tokens",
+    ),
+    "vocabularies": (
+        [f"{MODALITY}midi.init_args.embed", part("multimodal.tokenizers.midi.CompoundEmbed", vocab_sizes=[4, 18, 88, 60])],
+        "the embedding has vocab_sizes (4, 18, 88, 60): set them to its tokenizer's, (4, 18, 88, 66)",
+    ),
+    "head weights": (
+        [f"{MODALITY}midi.init_args.head", part("multimodal.nn.PredictionHead", field_weights=[1, 2])],
+        "field_weights has 2 entries for 4 fields",
+    ),
+    "share": ([f"{MASKING}.mask_ratio", "1.5"], "mask_ratio must be in (0, 1), got 1.5"),
+    "no shards": (["--data.init_args.shards", "nowhere"], "nowhere/index.json does not exist"),
+    "no tokenizer": ([f"{MODALITY}image.init_args.tokenizer.init_args.folder", "nowhere"], "no tokenizer in nowhere"),
+    "no such split": (["--data.init_args.train_split", "trian"], "no samples of split 'trian'"),
+    "no such checkpoint": (["--ckpt_path", "nowhere.ckpt"], "checkpoint nowhere.ckpt does not exist"),
+    "no such modality to probe": (["--trainer.callbacks+=LabelProbe", "--trainer.callbacks.modality", "smell"], "no modality 'smell'"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_each_mistake_ends_in_one_clear_message_before_data_is_read(workshop, tmp_path, capsys, mistake):
+    arguments, expected = MISTAKES[mistake]
+    opened.clear()
     assert pretrain(workshop, tmp_path / "run", *arguments) in (1, 2)
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1 and expected in errors[0], errors
+    assert opened == []
+
+
+@pytest.mark.parametrize("level", ["file", "part"])
+def test_a_key_given_twice_is_refused(workshop, tmp_path, capsys, level):
+    twice = tmp_path / "twice.yaml"
+    if level == "file":
+        modality = str(ROOT / "configs/modality/digits.yaml")
+        twice.write_text(f"model:\n  init_args:\n    modalities:\n      image: {modality}\n      image: {modality}\n")
+        assert pretrain(workshop, tmp_path / "run", "--config", str(twice)) in (1, 2)
+        assert "key 'image' is given twice, in lines 4 and 5" in capsys.readouterr().err
+    else:
+        twice.write_text("dim: 16\ndim: 32\n")
+        assert pretrain(workshop, tmp_path / "run", "--model.init_args.encoder", str(twice)) in (1, 2)
+        assert "model.encoder (multimodal.training.MaskedPretraining): key 'dim' is given twice" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def pretrained(workshop):
+    opened.clear()
+    assert pretrain(workshop, workshop / "pretrained", "--trainer.limit_train_batches", "2") == 0
+    assert opened  # so the tests below would notice
+    return workshop / "pretrained/checkpoints/last.ckpt"
+
+
+class Touch:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.path}",)
+
+
+def edited(path: Path, edit, to: Path) -> Path:
+    checkpoint = torch.load(path, weights_only=True)
+    edit(checkpoint)
+    torch.save(checkpoint, to)
+    return to
+
+
+def without_head(checkpoint):
+    del checkpoint["state_dict"]["modalities.image.head.proj.bias"]
+
+
+CHECKPOINTS = {
+    "another width": (lambda path, to: path, ["--model.init_args.encoder.dim", "64"], r"of another shape: encoder\.\S+ \(\d+"),
+    "fewer layers": (lambda path, to: path, ["--model.init_args.encoder.depth", "2"], r"not in the model: encoder\.blocks\.2\.\S+"),
+    "missing": (
+        lambda path, to: edited(path, without_head, to),
+        [],
+        r"1 missing: modalities\.image\.head\.proj\.bias\. Nothing was loaded",
+    ),
+    "later": (lambda path, to: edited(path, lambda c: c["multimodal"].update(format=99), to), [], "has format 99, written by multimodal"),
+    "other names": (
+        lambda path, to: edited(path, lambda c: c["multimodal"]["tokenizers"].pop("midi"), to),
+        [],
+        "has the modalities image; the model has image, midi",
+    ),
+    "other ids": (
+        lambda path, to: edited(path, lambda c: c["multimodal"]["tokenizers"].update(image="0" * 64), to),
+        [],
+        "trained with another tokenizer for 'image'",
+    ),
+    "a tokenizer's": (
+        lambda path, to: path.parents[2] / "tokenizer/checkpoints/last.ckpt",
+        [],
+        r"is of a \S+TokenizerTraining, not of a \S+",
+    ),
+    "cut off": (lambda path, to: to.write_bytes(path.read_bytes()[:-1000]) and to, [], "is no checkpoint, or is cut off"),
+    "a config": (lambda path, to: path.parents[1] / "config.yaml", [], "is no checkpoint, or is cut off"),
+    "code": (lambda path, to: edited(path, lambda c: c.update(a=Touch(to.parent / "canary")), to), [], r"refused: .*posix\.system"),
+    "code in settings": (
+        lambda path, to: edited(path, lambda c: c.update(hyper_parameters={"a": Touch(to.parent / "canary")}), to),
+        [],
+        r"refused: .*posix\.system",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", CHECKPOINTS)
+def test_a_checkpoint_that_does_not_fit_ends_in_one_message_before_data_is_read(workshop, pretrained, tmp_path, capsys, kind):
+    make, arguments, expected = CHECKPOINTS[kind]
+    path = make(pretrained, tmp_path / "edited.ckpt")
+    opened.clear()
+    assert pretrain(workshop, tmp_path / "run", *arguments, "--ckpt_path", str(path)) == 1
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and re.search(expected, errors[0]), errors
+    assert str(path) in errors[0]
+    assert opened == [] and not (tmp_path / "canary").exists()
+
+
+def test_settings_in_a_checkpoint_change_nothing(workshop, pretrained, tmp_path):
+    saved = edited(pretrained, lambda c: c.update(hyper_parameters={"encoder": {"depth": 1}}), tmp_path / "edited.ckpt")
+    assert (
+        pretrain(workshop, tmp_path / "run", "--ckpt_path", str(saved), "--trainer.max_epochs", "2", "--trainer.limit_train_batches", "2")
+        == 0
+    )
+    assert torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["epoch"] == 1
+
+
+def test_the_checkpoint_before_is_used_when_the_last_cannot_be_read(workshop, pretrained, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(pretrained.parents[1], run)
+    last = run / "checkpoints/last.ckpt"
+    last.write_bytes(last.read_bytes()[:-1000])
+    with pytest.warns(UserWarning, match=r"last\.ckpt .*cut off\. Going on from \S+epoch-0000\.ckpt instead"):
+        assert pretrain(workshop, run, "--ckpt_path", "last", "--trainer.max_epochs", "2", "--trainer.limit_train_batches", "2") == 0
+    assert sorted(path.name for path in last.parent.iterdir()) == ["epoch-0000.ckpt", "epoch-0001.ckpt", "last.ckpt"]
+    assert torch.load(last, weights_only=True)["epoch"] == 1
+    model, _ = load_run(run)
+    assert model.encoder.dim == 128
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounting needs root")
+@pytest.mark.parametrize("size", ["16k", "96k", "600k"])  # full at the config, at the logs, at a checkpoint
+def test_a_full_disk_ends_the_run_with_its_path(workshop, tmp_path, capsys, size):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(disk)], capture_output=True).returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        shards = ["--data.init_args.shards", str(workshop / "shards/digits"), "--data.init_args.batch_size", "12"]
+        assert main(["fit", *TOKENIZER, *shards, "--run", str(disk / "run"), "--trainer.log_every_n_steps", "1"]) == 1
+        errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+        assert len(errors) == 1 and str(disk / "run") in errors[0] and "No space left on device" in errors[0], errors
+        assert not list(disk.rglob("*.ckpt*")) and not list(disk.rglob("*.tmp"))
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_a_run_that_is_told_to_end_can_be_continued(workshop, tmp_path):
+    run = tmp_path / "run"
+    shards = ["--data.init_args.shards", str(workshop / "shards/digits"), "--data.init_args.batch_size", "4"]
+    command = [sys.executable, "-m", "multimodal", "fit", *TOKENIZER[:-1], "100000", *shards, "--run", str(run)]
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
+    started = time.monotonic()
+    while not (run / "checkpoints/last.ckpt").exists():
+        assert process.poll() is None and time.monotonic() - started < 60, (tmp_path / "log").read_text()
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    told = time.monotonic()
+    assert process.wait(30) == 143
+    assert time.monotonic() - told < 30
+    checkpoint = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
+    epochs = str(checkpoint["epoch"] + 2)
+    assert main(["fit", *TOKENIZER[:-1], epochs, *shards, "--run", str(run), "--ckpt_path", "last"]) == 0
+    assert torch.load(run / "checkpoints/last.ckpt", weights_only=True)["global_step"] > checkpoint["global_step"]
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):

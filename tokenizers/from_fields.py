@@ -28,9 +28,7 @@ class FromFields(Transform):
     def __init__(self, fields: list[str], transform: Transform) -> None:
         wrong = [name for name in fields if not _FIELD.fullmatch(name)]
         if wrong or not fields:
-            raise ValueError(
-                f"fields must be names such as png or left.png, in lower case, got {wrong or fields}."
-            )
+            raise ValueError(f"fields must be names such as png or left.png, in lower case, got {wrong or fields}.")
         self.fields, self.transform = list(fields), transform
 
     @property

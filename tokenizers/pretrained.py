@@ -13,9 +13,10 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
+from multimodal.atomic import atomic_file
 from multimodal.protocols import Tokenizer
 
 CONFIG_NAME, WEIGHTS_NAME = "config.json", "model.safetensors"
@@ -60,17 +61,20 @@ class PretrainedTokenizer(Tokenizer):
         return (), self.config
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write config and weights into ``folder``, which is made if needed; each file appears whole or not at all."""
+        """Write config and weights into ``folder``, which is made if needed; each file appears whole, and on disk, or not at all.
+
+        Raises:
+            OSError: a file cannot be written; the message names it. One that was there before stays as it was.
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
         config = {"class": _class_path(type(self)), "fingerprint": self.fingerprint(), "config": self.config}
-        partial = folder / (CONFIG_NAME + ".tmp")
         if state:
-            save_file(state, partial)
-            partial.replace(folder / WEIGHTS_NAME)
-        partial.write_text(json.dumps(config, indent=2) + "\n")
-        partial.replace(folder / CONFIG_NAME)
+            with atomic_file(folder / WEIGHTS_NAME) as file:
+                file.write(save(state))
+        with atomic_file(folder / CONFIG_NAME) as file:
+            file.write((json.dumps(config, indent=2) + "\n").encode())
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> Self:

@@ -73,7 +73,7 @@ def run(options: argparse.Namespace) -> int:
 @contextmanager
 def _listing(path: str | None, first: list[SampleError]) -> Iterator[Tell]:
     """Give what takes the problems: the first go to ``first``, all to the file, which appears when the check is complete."""
-    from multimodal.datamodules.atomic import atomic_file
+    from multimodal.atomic import atomic_file
 
     def keep(problem: SampleError) -> None:
         if len(first) < MOST_PROBLEMS:

@@ -51,6 +51,9 @@ class Encoder(nn.Module):
         dropout: share of attention weights dropped in training.
         rotary: builds rotary positions from the width of a head; None: positions come with the tokens alone.
         class_token: whether each sequence gets a learned first token that no modality predicts.
+
+    Raises:
+        ValueError: a size below 1, or rates outside [0, 1).
     """
 
     def __init__(
@@ -68,6 +71,12 @@ class Encoder(nn.Module):
         class_token: bool = False,
     ) -> None:
         super().__init__()
+        for name, size in (("dim", dim), ("depth", depth), ("num_heads", num_heads)):
+            if size < 1:
+                raise ValueError(f"{name} must be at least 1, got {size}.")
+        for name, rate in (("drop_path", drop_path), ("dropout", dropout)):
+            if not 0 <= rate < 1:
+                raise ValueError(f"{name} must be in [0, 1), got {rate}.")
         self.dim, self.depth = dim, depth
         attention = partial(Attention, num_heads=num_heads, bias=attention_bias, dropout=dropout)
         rates = [drop_path * i / max(depth - 1, 1) for i in range(depth)]
@@ -107,7 +116,7 @@ class Encoder(nn.Module):
         """Encode, and return also the tokens after the layers ``indices`` (from 0; before the final norm)."""
         num_sequences = 0
         if self.class_token is not None:
-            num_sequences = int(sequence.max()) + 1
+            num_sequences = int(sequence.max()) + 1 if len(sequence) else 0
             tokens = torch.cat([self.class_token.expand(num_sequences, -1), tokens])
             sequence = torch.cat([torch.arange(num_sequences, device=sequence.device), sequence])
             coordinates = None if coordinates is None else F.pad(coordinates, (0, 0, num_sequences, 0))
@@ -120,7 +129,7 @@ class Encoder(nn.Module):
             if index in indices:
                 intermediates.append(x[packing.inverse][num_sequences:])
         x = self.norm(x)[packing.inverse]
-        return Encoded(x[num_sequences:], x[:num_sequences] if num_sequences else None), intermediates
+        return Encoded(x[num_sequences:], None if self.class_token is None else x[:num_sequences]), intermediates
 
     def _rotation(self, coordinates: Tensor | None, packing: Packing) -> Callable[[Tensor], Tensor] | None:
         if self.rotary is None:

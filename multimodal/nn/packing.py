@@ -51,6 +51,8 @@ class Packing:
         self, query: Float[Tensor, "n h e"], key: Float[Tensor, "n h e"], value: Float[Tensor, "n h e"], dropout: float = 0.0
     ) -> Float[Tensor, "n h e"]:
         """Scaled dot-product attention within each sequence; arguments and result in packed order."""
+        if not self.groups:
+            return value  # of no tokens: nothing to mix, and still connected to the parameters
         sizes = [count * length for count, length in self.groups]
         blocks = zip(query.split(sizes), key.split(sizes), value.split(sizes), self.groups, strict=True)
         return torch.cat([_attend_block(q, k, v, length, dropout) for q, k, v, (_, length) in blocks])

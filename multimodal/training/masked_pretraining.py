@@ -6,6 +6,7 @@ Letters in shapes: n tokens, d width, s samples.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from itertools import islice
 from typing import Any, cast
 
@@ -21,9 +22,12 @@ from multimodal.batch import Batch
 from multimodal.modality import Modality
 from multimodal.nn import Encoder, pool_mean
 from multimodal.objectives import EncodedView, MaskedTokens, Objective, Term
-from multimodal.protocols import Transform
-from multimodal.training.optimization import WarmupCosine, optimization
+from multimodal.protocols import TokenCounter, Transform
+from multimodal.training.checkpoint_contents import KEY, check_fits, close_epoch, describe
+from multimodal.training.dry_run import check_modality
+from multimodal.training.optimization import WarmupCosine, optimization, total_steps, zero_of
 from multimodal.training.scores import MaskedScores
+from multimodal.training.token_counter import ModalityTokenCounter
 
 
 def default_optimizer(parameters: Any) -> Optimizer:
@@ -44,6 +48,9 @@ class MaskedPretraining(L.LightningModule):
         objectives: summands of the loss; None: masked tokens alone.
         optimizer: builds the optimizer from parameter groups; one-dimensional parameters are not decayed.
         schedule: builds the learning-rate schedule from the optimizer and the number of steps.
+
+    Raises:
+        ValueError: no modalities, or parts of one that do not fit each other.
     """
 
     def __init__(
@@ -59,9 +66,12 @@ class MaskedPretraining(L.LightningModule):
             raise ValueError("modalities is empty: name at least one.")
         self.encoder = encoder
         self.modalities = nn.ModuleDict({name: build(encoder.dim) for name, build in modalities.items()})
+        for name, modality in self.modalities.items():
+            check_modality(name, cast(Modality, modality))
         self.objectives: Sequence[Objective] = objectives or [MaskedTokens()]
         self.make_optimizer, self.make_schedule = optimizer, schedule
         self.scores = nn.ModuleDict({f"{stage}_scores": MaskedScores(self._fields()) for stage in ("train", "val", "test")})
+        self.losses: dict[str, Tensor] = {}  # of the last training batch, by modality
         self._logged_step = 0
         self._predictions: list[Tensor] = []  # weighted number of predictions since the last optimizer step
 
@@ -70,11 +80,32 @@ class MaskedPretraining(L.LightningModule):
         """Modality name -> transform, for the data module."""
         return {name: modality.transform for name, modality in self.modalities.items()}
 
+    @property
+    def token_counter(self) -> TokenCounter:
+        """Counts the tokens of a sample, for the data module."""
+        return ModalityTokenCounter({name: cast(Modality, modality) for name, modality in self.modalities.items()})
+
     def _fields(self) -> dict[str, tuple[str, ...]]:
         return {name: modality.tokenizer.field_names for name, modality in self.modalities.items()}
 
+    @cached_property
+    def fingerprints(self) -> dict[str, str]:
+        """Modality name -> fingerprint of its tokenizer, which is frozen."""
+        return {name: modality.tokenizer.fingerprint() for name, modality in self.modalities.items()}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Say whose checkpoint it is; close an epoch that is done."""
+        checkpoint[KEY] = describe(self, self.fingerprints)
+        close_epoch(checkpoint["loops"]["fit_loop"])
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint that does not fit."""
+        check_fits(checkpoint, self, self.fingerprints)
+
     def forward(self, batch: Batch) -> dict[str, EncodedView]:
-        """Hide tokens and encode: modality name -> what was hidden and what the encoder made of it."""
+        """Hide tokens and encode: modality name -> what was hidden and what the encoder made of it; nothing for an empty batch."""
+        if not batch.items:
+            return {}
         modalities = {name: cast(Modality, self.modalities[name]) for name in batch.items}
         views = {name: modality.masked_view(batch.items[name]) for name, modality in modalities.items()}
         vectors = [modalities[name].embed(view.tokens, view.shown_as_mask) for name, view in views.items()]
@@ -88,19 +119,24 @@ class MaskedPretraining(L.LightningModule):
         """Return ``(s, d)``, the mean token of one modality in each sample, with nothing hidden.
 
         Args:
-            batch: samples without the modality give zeros.
+            batch: samples without the modality give zeros; so does a batch without it.
             name: of the modality.
             layer: index of the layer to read, before the final norm; None: the encoder's output.
         """
+        if name not in batch.items:
+            return torch.zeros(batch.num_samples, self.encoder.dim, device=self.device)
         tokens, sequence, coordinates = self.modalities[name].plain_tokens(batch.items[name])
         encoded, layers = self.encoder.forward_intermediates(tokens, sequence, coordinates, () if layer is None else (layer,))
         return pool_mean(layers[0] if layers else encoded.tokens, sequence, batch.num_samples)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the *sum* of the weighted losses; ``on_before_optimizer_step`` divides the gradients."""
+        """Return the *sum* of the weighted losses, 0 for an empty batch; ``on_before_optimizer_step`` divides the gradients."""
         terms = self._terms(batch, "train")
-        total, count = weighted_sums(terms.values())
+        total, count = (value.to(self.device) for value in weighted_sums(terms.values()))
         self._predictions.append(count)
+        self.losses = {}
+        for (name, _), term in terms.items():
+            self.losses[name] = self.losses.get(name, 0.0) + term.loss.detach()
         self.log("train/loss", (total / count.clamp(min=1e-9)).detach(), prog_bar=True, batch_size=batch.num_samples)
         return total + self._absent_parameters(batch)
 
@@ -114,8 +150,7 @@ class MaskedPretraining(L.LightningModule):
     def _absent_parameters(self, batch: Batch) -> Tensor:
         """Return a zero that depends on the parameters no item has touched: every rank must have a gradient for each."""
         absent = [modality for name, modality in self.modalities.items() if name not in batch.items]
-        touched = [p.sum() for modality in absent for p in modality.parameters() if p.requires_grad]
-        return 0.0 * torch.stack(touched).sum() if touched else torch.zeros((), device=self.device)
+        return zero_of(absent if batch.items else [self.encoder, *absent]).to(self.device)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Turn the gradients of summed losses into those of the mean over all predictions of the step."""
@@ -123,7 +158,8 @@ class MaskedPretraining(L.LightningModule):
         self._predictions.clear()
         scale = self.trainer.world_size * self.trainer.accumulate_grad_batches / count.clamp(min=1e-9)  # both divided already
         gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
-        torch._foreach_mul_(gradients, scale)
+        if gradients:  # none are left of a step that is skipped
+            torch._foreach_mul_(gradients, scale)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Log the scores of the steps since the last log."""
@@ -182,7 +218,7 @@ class MaskedPretraining(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Build optimizer and schedule."""
-        return optimization(self, self.make_optimizer, self.make_schedule, int(self.trainer.estimated_stepping_batches))
+        return optimization(self, self.make_optimizer, self.make_schedule, total_steps(self.trainer))
 
 
 def _join_coordinates(coordinates: Sequence[Tensor]) -> Tensor:
@@ -192,6 +228,8 @@ def _join_coordinates(coordinates: Sequence[Tensor]) -> Tensor:
 
 
 def weighted_sums(terms: Iterable[Term]) -> tuple[Tensor, Tensor]:
-    """Return the weighted sum of the losses of all terms, and the weighted number of their predictions."""
+    """Return the weighted sum of the losses of all terms, and the weighted number of their predictions; zeros for no terms."""
     terms = list(terms)
+    if not terms:
+        return torch.zeros(()), torch.zeros(())
     return torch.stack([term.weight * term.loss for term in terms]).sum(), torch.stack([term.weight * term.count for term in terms]).sum()

@@ -1,11 +1,13 @@
 """Parameter groups and the learning-rate schedule."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
+import lightning as L
+import torch
 from lightning.pytorch.cli import OptimizerCallable
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
@@ -28,6 +30,24 @@ def optimization(module: nn.Module, optimizer: OptimizerCallable, schedule: Call
     """
     built = optimizer(parameter_groups(module))
     return {"optimizer": built, "lr_scheduler": {"scheduler": schedule(built, steps), "interval": "step"}}
+
+
+def total_steps(trainer: L.Trainer) -> int:
+    """Return the optimizer steps of the whole run.
+
+    Raises:
+        ValueError: the run has no end, so that no schedule can be made.
+    """
+    steps = trainer.estimated_stepping_batches
+    if math.isinf(steps):
+        raise ValueError(f"the schedule needs an end of the run: set max_epochs (it is {trainer.max_epochs}) or max_steps of the trainer.")
+    return int(steps)
+
+
+def zero_of(modules: Iterable[nn.Module]) -> Tensor:
+    """Return a scalar 0 that every trainable parameter of the modules gets a gradient of 0 from, whatever its value."""
+    empty = [parameter.flatten()[:0].sum() for module in modules for parameter in module.parameters() if parameter.requires_grad]
+    return torch.stack(empty).sum() if empty else torch.zeros(())
 
 
 class WarmupCosine(LambdaLR):

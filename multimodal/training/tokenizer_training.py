@@ -17,7 +17,9 @@ from torch.optim.lr_scheduler import LRScheduler
 from multimodal.batch import Batch, Items
 from multimodal.protocols import Renderer, Transform
 from multimodal.tokenizers.pretrained import TrainableTokenizer
-from multimodal.training.optimization import WarmupCosine, optimization
+from multimodal.training.checkpoint_contents import KEY, check_fits, close_epoch, describe
+from multimodal.training.dry_run import check_tokenizer
+from multimodal.training.optimization import WarmupCosine, optimization, total_steps, zero_of
 from multimodal.training.scores import CodebookUse
 
 FOLDER = "tokenizer"
@@ -41,6 +43,9 @@ class TokenizerTraining(L.LightningModule):
         schedule: builds the learning-rate schedule from the optimizer and the number of steps.
         renderer: draws reconstructions; None: no pictures.
         min_usage: warn of a collapse when a smaller share of the ids is used over the validation split.
+
+    Raises:
+        ValueError: tokenizer, transform and renderer do not fit each other.
     """
 
     def __init__(
@@ -55,21 +60,49 @@ class TokenizerTraining(L.LightningModule):
     ) -> None:
         super().__init__()
         self.tokenizer, self.transform, self.name, self.renderer, self.min_usage = tokenizer, transform, name, renderer, min_usage
+        check_tokenizer(name, tokenizer, transform, renderer)
         self.make_optimizer, self.make_schedule = optimizer, schedule
         self.use = CodebookUse(tokenizer.vocab_sizes[0])
+        self.losses: dict[str, Tensor] = {}  # of the last training batch, by modality
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """Nothing: what is being trained has no ids yet that shards could store."""
+        return {}
+
+    @property
+    def token_counter(self) -> None:
+        """None: a tokenizer has no tokens of an encoder to count, its batches have a fixed number of samples."""
+        return None
 
     @property
     def transforms(self) -> dict[str, Transform]:
         """Modality name -> transform, for the data module."""
         return {self.name: self.transform}
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Say whose checkpoint it is; close an epoch that is done."""
+        checkpoint[KEY] = describe(self, {})
+        close_epoch(checkpoint["loops"]["fit_loop"])
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint that does not fit."""
+        check_fits(checkpoint, self, {})
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the loss of a batch."""
-        done = self.global_step / max(int(self.trainer.estimated_stepping_batches), 1)
+        """Return the loss of a batch; 0 where no item is in it."""
+        if self._lacks_items(batch):
+            self.losses = {}
+            return zero_of([self.tokenizer]).to(self.device)
+        done = self.global_step / max(total_steps(self.trainer), 1)
         step = self.tokenizer.training_loss(_values(batch.items[self.name]), min(done, 1.0))
+        self.losses = {self.name: step.loss.detach()}
         self.log("train/loss", step.loss, prog_bar=True, batch_size=batch.num_samples)
         self.log_dict({f"train/{part}": value for part, value in step.parts.items()}, batch_size=batch.num_samples)
         return step.loss
+
+    def _lacks_items(self, batch: Batch) -> bool:
+        return self.name not in batch.items or not len(batch.items[self.name])
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Score a batch without noise."""
@@ -78,7 +111,7 @@ class TokenizerTraining(L.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log the use of the codebook over the split; warn of a collapse."""
         usage = self._log_codebook("val")
-        if usage < self.min_usage and not self.trainer.sanity_checking:
+        if 0 < usage < self.min_usage and not self.trainer.sanity_checking:
             warnings.warn(
                 f"the codebook is collapsing: {usage:.1%} of its ids are used over the validation split (min_usage {self.min_usage:.0%}). "
                 "Fewer ids, a lower learning rate or a larger weight on even use may help.",
@@ -94,6 +127,8 @@ class TokenizerTraining(L.LightningModule):
         self._log_codebook("test")
 
     def _score(self, batch: Batch, stage: str) -> None:
+        if self._lacks_items(batch):
+            return
         step = self.tokenizer.training_loss(_values(batch.items[self.name]), 1.0)
         self.use.update(step.ids)
         losses = {"loss": step.loss, **step.parts}
@@ -108,6 +143,8 @@ class TokenizerTraining(L.LightningModule):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, tuple[list[str], Tensor]]:
         """Return modality name -> keys and ids ``(items, tokens of an item, ...)``."""
+        if self._lacks_items(batch):
+            return {}
         items = batch.items[self.name]
         ids = self.tokenizer.encode(_values(items))
         return {self.name: ([batch.keys[i] for i in items.sample.tolist()], ids.unflatten(0, (len(items), -1)))}
@@ -120,7 +157,7 @@ class TokenizerTraining(L.LightningModule):
     @torch.no_grad()
     def pictures(self, batch: Batch, count: int) -> dict[str, list[Mapping[str, Tensor]]]:
         """Return modality name -> pictures of the first ``count`` items and of their reconstructions."""
-        if self.renderer is None or self.name not in batch.items:
+        if self.renderer is None or self._lacks_items(batch):
             return {}
         items = batch.items[self.name]
         values = _values(items)[:count]
@@ -132,7 +169,7 @@ class TokenizerTraining(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Build optimizer and schedule."""
-        return optimization(self.tokenizer, self.make_optimizer, self.make_schedule, int(self.trainer.estimated_stepping_batches))
+        return optimization(self.tokenizer, self.make_optimizer, self.make_schedule, total_steps(self.trainer))
 
 
 def _values(items: Items) -> Tensor:

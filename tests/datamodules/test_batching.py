@@ -36,7 +36,10 @@ def test_the_rest_can_be_dropped():
 
 
 @given(
-    lengths=st.lists(st.integers(0, 40), min_size=1, max_size=200), world_size=st.integers(1, 4), spare=st.integers(0, 300), seed=st.integers(0, 9)
+    lengths=st.lists(st.integers(0, 40), min_size=1, max_size=200),
+    world_size=st.integers(1, 4),
+    spare=st.integers(0, 300),
+    seed=st.integers(0, 9),
 )
 def test_batches_keep_the_limit_of_tokens_in_any_order(lengths, world_size, spare, seed):
     lengths = np.asarray(lengths)

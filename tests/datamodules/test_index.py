@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from multimodal.datamodules.atomic import atomic_file
+from multimodal.atomic import atomic_file
 from multimodal.datamodules.index import FieldInfo, ShardIndex, ShardInfo, StoredIds, mime_type
 
 

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import signal
+import tempfile
 import time
 import warnings
 from collections import Counter
@@ -24,7 +25,7 @@ def make_loader(transforms):
 
     def make(folders, rank=0, world_size=1, **settings):
         module = ShardDataModule(folders, transforms, **({"batch_size": 4, "shuffle_buffer": 20} | settings))
-        trainer = {"global_rank": rank, "world_size": world_size, "current_epoch": 0, "default_root_dir": "."}
+        trainer = {"global_rank": rank, "world_size": world_size, "current_epoch": 0, "default_root_dir": tempfile.mkdtemp()}
         module.trainer = type("Trainer", (), trainer)()
         loader = module.train_dataloader()
         loader.epoch_of = None  # iterations are counted

@@ -1,4 +1,5 @@
 import pickle
+import tempfile
 import warnings
 
 import lightning.pytorch as pl
@@ -137,7 +138,9 @@ def test_ranks_share_the_work(make_module, make_shards):
     train, evaluation = [], []
     for rank in range(3):
         module = make_module(folder, num_workers=0)
-        module.trainer = type("Trainer", (), {"global_rank": rank, "world_size": 3, "current_epoch": 0, "default_root_dir": "."})()
+        module.trainer = type(
+            "Trainer", (), {"global_rank": rank, "world_size": 3, "current_epoch": 0, "default_root_dir": tempfile.mkdtemp()}
+        )()
         assert len(module.train_dataloader()) == len(module.evaluation_dataloader("train")) == 4
         train += keys(module.train_dataloader())
         evaluation += keys(module.evaluation_dataloader("train"))
@@ -250,6 +253,6 @@ def test_an_unknown_label_stops_and_is_named(make_module, make_shards):
 def test_a_rank_can_read_the_whole_split(make_module):
     module = make_module()
     everything = keys(module.evaluation_dataloader("train"))
-    module.trainer = type("Trainer", (), {"global_rank": 0, "world_size": 2, "current_epoch": 0, "default_root_dir": "."})()
+    module.trainer = type("Trainer", (), {"global_rank": 0, "world_size": 2, "current_epoch": 0, "default_root_dir": tempfile.mkdtemp()})()
     assert len(keys(module.evaluation_dataloader("train"))) < len(everything)
     assert keys(module.evaluation_dataloader("train", whole=True)) == everything

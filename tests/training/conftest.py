@@ -1,6 +1,14 @@
 """A small model of two modalities: images, and sequences of two-field ids."""
 
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -116,3 +124,55 @@ def loader():
         return torch.utils.data.DataLoader([collate(samples) for samples in batches], batch_size=None)
 
     return make
+
+
+class Server:
+    """Starts and awaits runs in processes of their own; see ``fault_server.py``."""
+
+    def __init__(self):
+        script = Path(__file__).with_name("fault_server.py")
+        self.process = subprocess.Popen([sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.running = set()
+
+    def ask(self, **request) -> int:
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        return int(self.process.stdout.readline())
+
+    def start(self, folder: Path, ranks: int = 1, stalled_rank: int | None = None, **settings) -> list[int]:
+        numbers = []
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = str(free.getsockname()[1])
+        for rank in range(ranks):
+            environment = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks, "GROUP_RANK": 0}
+            environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "x"}
+            mine = settings | ({"stall": 5} if rank == stalled_rank else {})
+            mine |= {"environment": {key: str(value) for key, value in environment.items()}} if ranks > 1 else {}
+            numbers.append(self.ask(start={"folder": str(folder), "rank": rank, "ranks": ranks, **mine}))
+        self.running |= set(numbers)
+        return numbers
+
+    def wait(self, numbers: list[int]) -> list[int]:
+        codes = [self.ask(wait=number) for number in numbers]
+        self.running -= set(numbers)
+        return codes
+
+    def await_mark(self, folder: Path, text: str, rank: int = 0) -> None:
+        deadline, path = time.monotonic() + 30, folder / f"marks.{rank}"
+        while not (path.exists() and text in path.read_text().splitlines()):
+            assert time.monotonic() < deadline, (folder / f"log.{rank}").read_text()[-2000:]
+            time.sleep(0.01)
+
+    def close(self):
+        for number in self.running:
+            os.kill(number, signal.SIGKILL)
+        self.process.stdin.close()
+        self.process.wait()
+
+
+@pytest.fixture(scope="session")
+def server():
+    server = Server()
+    yield server
+    server.close()

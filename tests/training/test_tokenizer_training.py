@@ -134,3 +134,29 @@ def test_codebook_use_by_hand(ids, usage, perplexity, dead):
     values = use.compute()
     assert values["usage"] == usage and values["dead_codes"] == dead
     assert values["perplexity"].item() == pytest.approx(perplexity)
+
+
+def test_batches_without_items_teach_nothing_and_spoil_no_score(tmp_path):
+    empty = collate([])
+    others = collate([Sample("a", {"sound": Item(torch.zeros(3))})])
+    training = make_training()
+    first, second = make_batches()
+    data = torch.utils.data.DataLoader([empty, first, others, second], batch_size=None)
+    trainer = trainer_for(tmp_path, callbacks=[PredictionWriter(), PictureLogger(2)])
+    trainer.fit(training, data, data)
+    assert trainer.global_step == 4 and all(p.isfinite().all() for p in training.parameters())
+    assert trainer.test(training, data, verbose=False) == trainer.test(training, loader(), verbose=False)
+    trainer.predict(training, data, return_predictions=False)
+    assert np.load(tmp_path / "predictions/drawing.npy").shape == (12, 4)
+
+
+def test_no_collapse_is_announced_of_a_split_without_items(tmp_path):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="the codebook")
+        trainer_for(tmp_path).validate(make_training(), torch.utils.data.DataLoader([collate([])], batch_size=None), verbose=False)
+
+
+def test_a_loss_of_nothing_has_gradients_of_zero():
+    training = make_training()
+    training.training_step(collate([]), 0).backward()
+    assert all((p.grad == 0).all() for p in training.tokenizer.parameters())

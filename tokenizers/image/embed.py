@@ -48,7 +48,7 @@ class PatchEmbed(Embed):
         nn.init.zeros_(self.proj.bias)
         nn.init.trunc_normal_(self.mask_token, std=0.02)
 
-    def tokens(self, values: UInt8[Tensor, "b c height width"], lengths: None = None) -> Tokens:
+    def tokens(self, values: UInt8[Tensor, "b c height width"], lengths: Tensor | None = None) -> Tokens:
         """Cut images into patches, row by row.
 
         Raises:

@@ -20,7 +20,8 @@ def describe_notes(data: bytes, drop_drums: bool = True, max_notes: int = 1_000_
         ValueError: as ``read_notes``.
     """
     notes = read_notes(data, drop_drums, max_notes, max_bytes)
-    tracks = [track for track in symusic.Score.from_midi(data).tracks if len(track.notes) and not (drop_drums and track.is_drum)]
+    score: Any = symusic.Score.from_midi(data)  # its stubs know no tracks
+    tracks = [track for track in score.tracks if len(track.notes) and not (drop_drums and track.is_drum)]
     end = int((notes[:, Column.START] + notes[:, Column.DURATION]).max())
     pitch = notes[:, Column.PITCH]
     return {

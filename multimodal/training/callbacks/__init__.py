@@ -1,7 +1,11 @@
-"""What a run shows and measures while it trains."""
+"""What a run shows, measures and withstands while it trains."""
 
+from multimodal.training.callbacks.elastic_resume import ElasticResume
+from multimodal.training.callbacks.finite_guard import FiniteGuard
 from multimodal.training.callbacks.pictures import PictureLogger
 from multimodal.training.callbacks.predictions import PredictionWriter
 from multimodal.training.callbacks.probe import LabelProbe
+from multimodal.training.callbacks.save_on_signal import SaveOnSignal
+from multimodal.training.callbacks.step_seed import StepSeed
 
-__all__ = ["LabelProbe", "PictureLogger", "PredictionWriter"]
+__all__ = ["ElasticResume", "FiniteGuard", "LabelProbe", "PictureLogger", "PredictionWriter", "SaveOnSignal", "StepSeed"]

@@ -1,6 +1,6 @@
 import pytest
 
-from multimodal.datamodules.atomic import atomic_file, remove_temporary
+from multimodal.atomic import atomic_file, remove_temporary
 
 
 def names(folder):

@@ -1,0 +1,69 @@
+"""Find parts that do not fit each other before any data is read: they are tried on the transform's example."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from multimodal.batch import Item, Sample, collate
+from multimodal.modality import MaskedView, Modality
+from multimodal.protocols import Renderer, Tokenizer, Transform
+
+
+@torch.no_grad()
+def check_modality(name: str, modality: Modality) -> None:
+    """Cut, tokenize, hide, embed and draw the example of a modality's transform, if it has one.
+
+    Args:
+        name: of the modality, for the message.
+        modality: on the CPU, as it was built.
+
+    Raises:
+        ValueError: two parts do not fit: what the part that found it says, and the name.
+    """
+    example = modality.transform.example()
+    if example is None:
+        return
+    with _named(name):
+        view = modality.masked_view(collate([Sample("example", {name: example})]).items[name])
+        modality.embed(view.tokens, view.shown_as_mask)
+        _check_ids(view, modality.head.vocab_sizes)
+        if modality.renderer is not None:
+            modality.renderer.render(modality.tokenizer, example.values, view.ids, view.ids, view.masked)
+
+
+@torch.no_grad()
+def check_tokenizer(name: str, tokenizer: Tokenizer, transform: Transform, renderer: Renderer | None = None) -> None:
+    """Tokenize and draw the example of a transform, if it has one.
+
+    Raises:
+        ValueError: as ``check_modality``.
+    """
+    example = transform.example()
+    if example is None:
+        return
+    with _named(name):
+        values = _tokenizer_view(example)
+        ids = tokenizer.encode(values[None])
+        if renderer is not None:
+            renderer.render(tokenizer, values, ids, ids, torch.zeros(len(ids), dtype=torch.bool))
+
+
+def _tokenizer_view(item: Item) -> torch.Tensor:
+    return item.values if item.tokenizer_values is None else item.tokenizer_values
+
+
+def _check_ids(view: MaskedView, vocab_sizes: tuple[int, ...]) -> None:
+    largest = view.ids.view(len(view.ids), -1).amax(0).tolist()
+    if len(largest) != len(vocab_sizes) or any(x >= size for x, size in zip(largest, vocab_sizes, strict=True)):
+        raise ValueError(f"its tokenizer gives ids up to {tuple(largest)}, but the head's vocab_sizes are {vocab_sizes}.")
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, RuntimeError, TypeError, IndexError) as error:
+        raise ValueError(f"the parts of modality {name!r} do not fit each other: {str(error).splitlines()[0]}") from error
