@@ -35,19 +35,16 @@ def run(*command: str, cwd: Path) -> None:
     assert result.returncode == 0, result.stderr[-3000:]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("order", [THEIRS + OURS, "import sys\n" + OURS + THEIRS], ids=["theirs first", "ours first"])
 def test_both_import_from_the_root(order):
     run("-c", order, cwd=ROOT)
 
 
-@pytest.mark.slow
 def test_both_import_from_elsewhere_with_the_root_on_the_path(tmp_path):
     (tmp_path / "both.py").write_text(f"import sys; sys.path.insert(0, {str(ROOT)!r})\n" + THEIRS + OURS)
     run("-m", "both", cwd=tmp_path)
 
 
-@pytest.mark.slow
 def test_the_command_starts_as_a_module_from_the_root():
     run("-m", "multimodal", "--version", cwd=ROOT)
 

@@ -45,7 +45,6 @@ def test_a_folder_of_others_is_not_touched(tmp_path: Path) -> None:
     assert (tmp_path / "diary.txt").read_text() == "mine"
 
 
-@pytest.mark.slow
 def test_digits_are_balanced_and_splits_share_none(tmp_path: Path) -> None:
     counts = write_digits(tmp_path / "digits")
     for split, per_class in (("train", 360), ("val", 40), ("test", 100)):

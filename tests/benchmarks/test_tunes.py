@@ -63,7 +63,6 @@ def test_splits_know_neither_key_nor_note_values_nor_lower_parts() -> None:
     assert 110 < splits.count("train") < 170 and splits.count("val") > 5 and splits.count("test") > 20
 
 
-@pytest.mark.slow
 def test_files_can_be_read_and_nothing_is_redone(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     counts = write_tunes(tmp_path / "tunes", num_chorales=2, num_tunes=20)
     files = list((tmp_path / "tunes").glob("*/*/*.mid"))

@@ -1,5 +1,6 @@
 """Shards, indexes, configs and weights made to do harm: nothing is run, nothing is written, and each is refused in words."""
 
+import faulthandler
 import gzip
 import io
 import json
@@ -35,6 +36,13 @@ class Exploit:
 
     def __reduce__(self):
         return os.system, (self.command,)
+
+
+@pytest.fixture(autouse=True)
+def a_hang_ends_the_run():
+    faulthandler.dump_traceback_later(300, exit=True)
+    yield
+    faulthandler.cancel_dump_traceback_later()
 
 
 @pytest.fixture

@@ -287,7 +287,6 @@ def open_in_browser(page, folder) -> dict:
     return json.loads(title[1])
 
 
-@pytest.mark.slow
 def test_a_browser_shows_every_picture_and_chart(run, tokenizer_run, fitted, tmp_path):
     written = open_in_browser(write_report(run, tokenizer_run=tokenizer_run), tmp_path)
     assert written["widths"] == [100] * 4

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import symusic
 
 from multimodal.tokenizers.midi.notes import TICKS_PER_BEAT, Column, read_notes
