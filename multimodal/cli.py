@@ -15,7 +15,7 @@ HELP = f"""usage: multimodal COMMAND ...
 Masked modeling of any modality (version {__version__}).
 
 data:
-  shards write      pack a folder of files into tar shards with an index
+  shards write      pack files, a table, a saved data set or tars into tar shards with an index
   shards tokenize   store the ids of a frozen tokenizer beside the data
   shards inspect    show what shards hold
   shards verify     check shards against their index

@@ -74,7 +74,7 @@ def test_equal_settings_have_equal_fingerprints_however_they_were_written():
         {"weights": torch.tensor([1.0, 2.0]).half()},
         {"another": 1},
     ],
-    ids=str,
+    ids=lambda change: "-".join(change),
 )
 def test_every_setting_counts(change):
     assert transform_fingerprint(AnyTransform(**BASE)) != transform_fingerprint(AnyTransform(**(BASE | change)))

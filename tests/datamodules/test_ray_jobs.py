@@ -45,7 +45,6 @@ def hashes(folder):
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
 
 
-@pytest.mark.slow
 def test_ray_writes_the_shards_and_the_index_that_one_process_writes(make_source, tmp_path):
     from multimodal.datamodules.commands import main
 

@@ -9,7 +9,7 @@ import tarfile
 import numpy as np
 import pytest
 
-from multimodal.datamodules import shard_check, verify
+from multimodal.datamodules import shard_check
 from multimodal.datamodules.commands import main
 from multimodal.datamodules.field_check import FieldCheck
 from multimodal.datamodules.index import ShardIndex, StoredIds
@@ -207,18 +207,41 @@ def test_an_optional_package_that_is_missing_is_no_problem_of_the_data(pack, med
     assert result.unchecked == {("png", "install it"): 1}
 
 
-def test_a_decoder_that_ends_its_process_is_a_problem_of_the_shard(make_shards, monkeypatch):
-    def run_jobs(function, jobs, num_workers, listener=None):
-        for number, job in enumerate(jobs):
-            if "000001" in job.file:
-                raise ChildProcessError("worker process 7 was ended by signal 11")
-            yield number, function(job)
+CRASH = """
+import json, os, signal
+whole = json.loads
+def loads(data, **options):
+    if data == b'{"label": "crash"}':
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return whole(data, **options)
+json.loads = loads
+"""
 
-    monkeypatch.setattr(verify, "run_jobs", run_jobs)
-    result, found = problems_of(make_shards(count=64), num_workers=2)
-    assert [shard for shard, *_ in found] == ["train-000001.tar"]
-    assert "reading it ends the process: worker process 7 was ended by signal 11" in found[0][3]
-    assert result.contents.samples == 48
+
+def test_what_ends_the_process_that_reads_it_is_a_problem_of_the_shard(pack, numbers, tmp_path):
+    bad = [("crash", {**numbers[0][1], "json": b'{"label": "crash"}'})]
+    folder = pack({"train": numbers, "val": bad, "test": [(f"t{key}", fields) for key, fields in numbers]})
+    (tmp_path / "sitecustomize.py").write_text(CRASH)  # runs in every process that starts
+    command = [
+        sys.executable,
+        "-m",
+        "multimodal",
+        "shards",
+        "verify",
+        str(folder),
+        "--workers",
+        "2",
+        "--csv",
+        str(tmp_path / "problems.csv"),
+    ]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    rows = list(csv.reader((tmp_path / "problems.csv").open(newline="")))[1:]
+    assert done.returncode == 1, done.stderr
+    assert [row[:3] for row in rows] == [["val-000000.tar", "*", "*"]]
+    assert "reading it ends the process" in rows[0][3]
+    assert "signal 11" in rows[0][3]
+    assert "3 shards, 40 samples" in done.stdout
 
 
 def ids_npy(ids, dtype=np.uint8):
