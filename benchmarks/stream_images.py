@@ -25,10 +25,10 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
 from benchmarks.side_by_side import compare, machine
-from multimodal.datamodules.contents import Contents
-from multimodal.datamodules.index import ShardIndex, field_info
 from multimodal.datamodules.shard_datamodule import ShardDataModule
-from multimodal.datamodules.shard_file import ShardFile
+from multimodal.datamodules.shards.contents import Contents
+from multimodal.datamodules.shards.index import ShardIndex, field_info
+from multimodal.datamodules.shards.shard_file import ShardFile
 from multimodal.tokenizers.image import ImageTransform
 
 BATCH = 64

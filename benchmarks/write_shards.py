@@ -25,7 +25,7 @@ import webdataset
 from rich.console import Console
 
 from benchmarks.side_by_side import compare, machine
-from multimodal.datamodules.shard_file import ShardFile
+from multimodal.datamodules.shards.shard_file import ShardFile
 
 Sample = tuple[str, dict[str, bytes]]
 SAMPLES_PER_SHARD = 1000

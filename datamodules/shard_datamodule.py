@@ -11,17 +11,17 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningDataModule
 
-from multimodal.datamodules.bad_samples import BadSamples, OnError
-from multimodal.datamodules.batching import Batching, FixedBatches, TokenBatches
-from multimodal.datamodules.cache import OpenShards, ShardCache
-from multimodal.datamodules.index import ShardIndex, StoredIds
-from multimodal.datamodules.lengths import Lengths
-from multimodal.datamodules.locations import open_sources
-from multimodal.datamodules.mixture import Mixture
-from multimodal.datamodules.plan import EpochPlan
-from multimodal.datamodules.preparation import SamplePreparation
-from multimodal.datamodules.stored_ids import StoredViews, check_stored
-from multimodal.datamodules.stream import EpochLoader, ShardStream
+from multimodal.datamodules.shards.index import ShardIndex, StoredIds
+from multimodal.datamodules.streaming.bad_samples import BadSamples, OnError
+from multimodal.datamodules.streaming.batching import Batching, FixedBatches, TokenBatches
+from multimodal.datamodules.streaming.cache import OpenShards, ShardCache
+from multimodal.datamodules.streaming.lengths import Lengths
+from multimodal.datamodules.streaming.locations import open_sources
+from multimodal.datamodules.streaming.mixture import Mixture
+from multimodal.datamodules.streaming.plan import EpochPlan
+from multimodal.datamodules.streaming.preparation import SamplePreparation
+from multimodal.datamodules.streaming.stream import EpochLoader, ShardStream
+from multimodal.datamodules.tokenizing.stored_ids import StoredViews, check_stored
 from multimodal.protocols import TokenCounter, Transform
 
 

@@ -17,7 +17,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from multimodal.datamodules.index import ShardIndex
+from multimodal.datamodules.shards.index import ShardIndex
 
 HERE = Path(__file__).parent
 ROOT = Path("data/stamps")

@@ -31,8 +31,8 @@ def run(options: argparse.Namespace) -> int:
     """Run it and return the exit code."""
     from rich.console import Console
 
-    from multimodal.datamodules.index import ShardIndex
-    from multimodal.datamodules.summary import print_examples, print_index
+    from multimodal.datamodules.checking.summary import print_examples, print_index
+    from multimodal.datamodules.shards.index import ShardIndex
 
     if options.examples < 0:
         raise ValueError(f"--examples must be at least 0, got {options.examples}.")

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from multimodal.datamodules.statistics import Statistics
+    from multimodal.datamodules.checking.statistics import Statistics
 
 MOST_NAMES = 6
 EPILOG = """\
@@ -50,10 +50,10 @@ def run(options: argparse.Namespace) -> int:
     """Run it and return the exit code."""
     from rich.console import Console
 
+    from multimodal.datamodules.checking.statistics import measure_shards, num_to_read
+    from multimodal.datamodules.checking.statistics_file import write_statistics
     from multimodal.datamodules.commands.progress import ProgressBar
-    from multimodal.datamodules.index import ShardIndex
-    from multimodal.datamodules.statistics import measure_shards, num_to_read
-    from multimodal.datamodules.statistics_file import write_statistics
+    from multimodal.datamodules.shards.index import ShardIndex
 
     if options.part and not options.to:
         raise ValueError("--part says what to write: it needs --to FILE.yaml.")
@@ -69,8 +69,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _report(statistics: Mapping[str, Statistics], console: Console) -> None:
-    from multimodal.datamodules.printable import printable
-    from multimodal.datamodules.summary import add_row, make_table
+    from multimodal.datamodules.checking.printable import printable
+    from multimodal.datamodules.checking.summary import add_row, make_table
 
     table = make_table("", read_by="left", measure="left")
     for column in ("min", "5 %", "median", "95 %", "max", "mean"):
@@ -89,9 +89,9 @@ def _report(statistics: Mapping[str, Statistics], console: Console) -> None:
 
 
 def _report_moments(statistics: Mapping[str, Statistics], console: Console) -> None:
-    from multimodal.datamodules.statistics import mean_and_spread
-    from multimodal.datamodules.statistics_file import label
-    from multimodal.datamodules.summary import add_row, make_table
+    from multimodal.datamodules.checking.statistics import mean_and_spread
+    from multimodal.datamodules.checking.statistics_file import label
+    from multimodal.datamodules.checking.summary import add_row, make_table
 
     table = make_table("", read_by="left", values="left", number="right", mean="left", std="left")
     for name, found in statistics.items():

@@ -11,10 +11,10 @@ from multimodal.datamodules.commands.workers import num_workers
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from multimodal.datamodules.index import StoredIds
-    from multimodal.datamodules.tokenized_shard import TokenizeSettings
-    from multimodal.datamodules.tokenizer_recipe import TokenizerRecipe
-    from multimodal.datamodules.writer import WriteResult
+    from multimodal.datamodules.shards.index import StoredIds
+    from multimodal.datamodules.tokenizing.tokenized_shard import TokenizeSettings
+    from multimodal.datamodules.tokenizing.tokenizer_recipe import TokenizerRecipe
+    from multimodal.datamodules.writing.writer import WriteResult
 
 MOST_PROBLEMS = 20
 EPILOG = """\
@@ -90,9 +90,9 @@ def run(options: argparse.Namespace) -> int:
     from rich.console import Console
 
     from multimodal.datamodules.commands.progress import ProgressBar
-    from multimodal.datamodules.locations import open_sources
-    from multimodal.datamodules.parts import Part
-    from multimodal.datamodules.tokenize import RunOptions, tokenize_shards
+    from multimodal.datamodules.jobs.parts import Part
+    from multimodal.datamodules.streaming.locations import open_sources
+    from multimodal.datamodules.tokenizing.tokenize import RunOptions, tokenize_shards
 
     if Path(options.to).exists() and not Path(options.to).is_dir():
         raise ValueError(f"--to {options.to} is not a folder.")
@@ -111,7 +111,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _settings(options: argparse.Namespace) -> TokenizeSettings:
-    from multimodal.datamodules.tokenized_shard import TokenizeSettings
+    from multimodal.datamodules.tokenizing.tokenized_shard import TokenizeSettings
 
     return TokenizeSettings(
         name=options.modality,
@@ -126,7 +126,7 @@ def _settings(options: argparse.Namespace) -> TokenizeSettings:
 
 
 def _recipe(options: argparse.Namespace) -> TokenizerRecipe:
-    from multimodal.datamodules.tokenizer_recipe import TokenizerRecipe
+    from multimodal.datamodules.tokenizing.tokenizer_recipe import TokenizerRecipe
 
     if (options.config is None) == (options.transform is None):
         raise ValueError("name the transform by --config FILE (of the pretraining) or by --transform FILE, one of the two.")
@@ -140,7 +140,7 @@ def _names(argument: str) -> tuple[str, ...]:
 
 
 def _report(result: WriteResult, name: str, console: Console) -> None:
-    from multimodal.datamodules.summary import print_index
+    from multimodal.datamodules.checking.summary import print_index
 
     if result.index is None:
         console.print(f"this part is complete; still missing: {', '.join(map(str, result.missing))}")

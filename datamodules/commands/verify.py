@@ -16,7 +16,7 @@ from multimodal.datamodules.commands.workers import add_workers, num_workers
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from multimodal.datamodules.verify import Tell, Verification
+    from multimodal.datamodules.checking.verify import Tell, Verification
     from multimodal.errors import SampleError
 
 MOST_PROBLEMS = 20
@@ -54,8 +54,8 @@ def run(options: argparse.Namespace) -> int:
     """Run it and return the exit code."""
     from rich.console import Console
 
+    from multimodal.datamodules.checking.verify import open_index, verify_shards
     from multimodal.datamodules.commands.progress import ProgressBar
-    from multimodal.datamodules.verify import open_index, verify_shards
 
     index = open_index(options.folder)
     shards = [shard for shards in index.splits.values() for shard in shards]
@@ -96,8 +96,8 @@ def _listing(path: str | None, first: list[SampleError]) -> Iterator[Tell]:
 
 
 def _report(result: Verification, first: list[SampleError], listing: str | None, size: int, seconds: float, console: Console) -> None:
-    from multimodal.datamodules.printable import printable
-    from multimodal.datamodules.summary import add_row, format_bytes, make_table
+    from multimodal.datamodules.checking.printable import printable
+    from multimodal.datamodules.checking.summary import add_row, format_bytes, make_table
 
     speed = f"{format_bytes(size)} in {seconds:.1f} s, {format_bytes(size / seconds)}/s"
     console.print(f"{result.shards:,} shards, {result.contents.samples:,} samples, {speed}", highlight=False)

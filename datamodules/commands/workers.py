@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from multimodal.datamodules.index import ShardInfo
-from multimodal.datamodules.jobs import available_cpus
+from multimodal.datamodules.jobs.run_jobs import available_cpus
+from multimodal.datamodules.shards.index import ShardInfo
 
 _WORTH_SEVERAL = 100_000_000
 

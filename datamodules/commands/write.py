@@ -12,9 +12,9 @@ from multimodal.datamodules.commands.write_options import EPILOG, add_options, s
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from multimodal.datamodules.index import ShardIndex
-    from multimodal.datamodules.sources import Kind, Scan, SourceSample
-    from multimodal.datamodules.writer import WriteOptions, WriteResult
+    from multimodal.datamodules.shards.index import ShardIndex
+    from multimodal.datamodules.writing.sources import Kind, Scan, SourceSample
+    from multimodal.datamodules.writing.writer import WriteOptions, WriteResult
 
 MOST_PROBLEMS = 20
 WORTH_SEVERAL_BYTES = 100_000_000
@@ -37,8 +37,8 @@ def run(options: argparse.Namespace) -> int:
     """Run it and return the exit code."""
     from rich.console import Console
 
-    from multimodal.datamodules.sources import arrange, recognise, scan_source
-    from multimodal.datamodules.write_plan import plan_identity
+    from multimodal.datamodules.writing.sources import arrange, recognise, scan_source
+    from multimodal.datamodules.writing.write_plan import plan_identity
 
     target = Path(options.to)
     rules, written = source_rules(options), write_options(options)
@@ -80,8 +80,8 @@ def _already_written(target: Path, plan: str, splits: dict[str, list[SourceSampl
     Raises:
         ValueError: there are shards of other files or settings, and they are not to be replaced.
     """
-    from multimodal.datamodules.index import FILE_NAME, ShardIndex
-    from multimodal.datamodules.writer import newest_change
+    from multimodal.datamodules.shards.index import FILE_NAME, ShardIndex
+    from multimodal.datamodules.writing.writer import newest_change
 
     path = target / FILE_NAME
     if overwrite or not path.exists():
@@ -100,7 +100,7 @@ def _deduplicate(
     splits: dict[str, list[SourceSample]], options: WriteOptions, asked: int | None, screen: Console
 ) -> tuple[dict[str, list[SourceSample]], list[str]]:
     from multimodal.datamodules.commands.progress import ProgressBar
-    from multimodal.datamodules.deduplication import candidates, deduplicate
+    from multimodal.datamodules.writing.deduplication import candidates, deduplicate
 
     chosen = candidates(splits)
     workers = _num_workers(asked, len(chosen), chosen)
@@ -114,8 +114,8 @@ def _write(splits: dict[str, list[SourceSample]], target: Path, options: WriteOp
     from rich.console import Console
 
     from multimodal.datamodules.commands.progress import ProgressBar
-    from multimodal.datamodules.write_plan import plan_shards
-    from multimodal.datamodules.writer import write_shards
+    from multimodal.datamodules.writing.write_plan import plan_shards
+    from multimodal.datamodules.writing.writer import write_shards
 
     shards = plan_shards(splits, options.limits, options.on_error)
     own = [shard for place, shard in enumerate(shards) if options.part.takes(place)]
@@ -126,7 +126,7 @@ def _write(splits: dict[str, list[SourceSample]], target: Path, options: WriteOp
 
 
 def _num_workers(asked: int | None, num_jobs: int, samples: Sequence[SourceSample]) -> int:
-    from multimodal.datamodules.jobs import available_cpus
+    from multimodal.datamodules.jobs.run_jobs import available_cpus
 
     if asked is None:
         little = num_jobs < 2 or sum(sample.size for sample in samples) < WORTH_SEVERAL_BYTES
@@ -151,7 +151,7 @@ def _report(result: WriteResult, scan: Scan, duplicates: list[str], console: Con
 
 
 def _report_index(index: ShardIndex, console: Console) -> None:
-    from multimodal.datamodules.summary import print_index
+    from multimodal.datamodules.checking.summary import print_index
 
     print_index(index, console)
     empty = [name for name, shards in index.splits.items() if not shards]

@@ -6,8 +6,8 @@ import argparse
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from multimodal.datamodules.sources import Scan, SourceRules, SplitRule
-    from multimodal.datamodules.writer import WriteOptions
+    from multimodal.datamodules.writing.sources import Scan, SourceRules, SplitRule
+    from multimodal.datamodules.writing.writer import WriteOptions
 
 DEFAULT_SPLIT = "train=0.9,val=0.1"
 EPILOG = r"""
@@ -111,7 +111,7 @@ def _add_shard_options(group: argparse._ArgumentGroup) -> None:
 
 def source_rules(options: argparse.Namespace) -> SourceRules:
     """Return how the source is read."""
-    from multimodal.datamodules.sources import Columns, FolderRules, SourceRules
+    from multimodal.datamodules.writing.sources import Columns, FolderRules, SourceRules
 
     columns = Columns(
         key=options.key_column,
@@ -139,9 +139,9 @@ def write_options(options: argparse.Namespace) -> WriteOptions:
     Raises:
         ValueError: a limit, a number of processes or a part that cannot be.
     """
-    from multimodal.datamodules.parts import Part
-    from multimodal.datamodules.write_plan import DEFAULT_SAMPLES_PER_SHARD, ShardLimits, parse_size
-    from multimodal.datamodules.writer import WriteOptions
+    from multimodal.datamodules.jobs.parts import Part
+    from multimodal.datamodules.writing.write_plan import DEFAULT_SAMPLES_PER_SHARD, ShardLimits, parse_size
+    from multimodal.datamodules.writing.writer import WriteOptions
 
     if options.workers is not None and options.workers < 0:
         raise ValueError(f"--workers must be at least 0, got {options.workers}.")
@@ -160,8 +160,8 @@ def split_rule(options: argparse.Namespace, scan: Scan) -> SplitRule:
     Raises:
         ValueError: shares that do not add up, or settings that exclude each other.
     """
-    from multimodal.datamodules.keys import parse_fractions
-    from multimodal.datamodules.sources import SplitRule
+    from multimodal.datamodules.shards.keys import parse_fractions
+    from multimodal.datamodules.writing.sources import SplitRule
 
     if options.split is not None and options.split_column is not None:
         raise ValueError("--split and --split-column both say what the splits are: give one of them.")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from multimodal.batch import Batch
-from multimodal.datamodules.fingerprint import transform_fingerprint
+from multimodal.fingerprint import transform_fingerprint
 from multimodal.modality import Modality
 from multimodal.protocols import TokenCounter
 

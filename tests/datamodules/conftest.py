@@ -15,9 +15,9 @@ import torch
 
 from multimodal.batch import Item
 from multimodal.datamodules.commands import main
-from multimodal.datamodules.contents import total
-from multimodal.datamodules.index import ShardIndex, field_info
-from multimodal.datamodules.shard_file import ShardFile
+from multimodal.datamodules.shards.contents import total
+from multimodal.datamodules.shards.index import ShardIndex, field_info
+from multimodal.datamodules.shards.shard_file import ShardFile
 from multimodal.protocols import Transform
 
 hypothesis.settings.register_profile("shared_machine", deadline=None)

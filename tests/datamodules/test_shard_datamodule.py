@@ -6,11 +6,11 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
-from multimodal.datamodules.bad_samples import BadSamples, BadSampleWarning
 from multimodal.datamodules.commands import main
-from multimodal.datamodules.index import ShardIndex
 from multimodal.datamodules.shard_datamodule import ShardDataModule
-from multimodal.datamodules.stream import EpochLoader
+from multimodal.datamodules.shards.index import ShardIndex
+from multimodal.datamodules.streaming.bad_samples import BadSamples, BadSampleWarning
+from multimodal.datamodules.streaming.stream import EpochLoader
 from multimodal.errors import SampleError
 
 
@@ -226,7 +226,7 @@ class TestBadSamples:
             assert (loader.bad.read, loader.bad.bad) == (40, 2)
 
     @pytest.mark.parametrize("num_workers", [0, 2])
-    @pytest.mark.filterwarnings("ignore::multimodal.datamodules.bad_samples.BadSampleWarning")
+    @pytest.mark.filterwarnings("ignore::multimodal.datamodules.streaming.bad_samples.BadSampleWarning")
     def test_too_many_stop(self, make_module, folder, num_workers):
         module = make_module(folder, on_error="skip", max_bad_fraction=0.01, num_workers=num_workers)
         with pytest.raises(ValueError, match=r"[12] of \d+ samples read could not be used, more than max_bad_fraction=0.01"):

@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from multimodal.datamodules.fingerprint import transform_fingerprint
-from multimodal.datamodules.preparation import SamplePreparation
-from multimodal.datamodules.reader import RawSample
+from multimodal.datamodules.shards.reader import RawSample
+from multimodal.datamodules.streaming.preparation import SamplePreparation
 from multimodal.errors import SampleError
+from multimodal.fingerprint import transform_fingerprint
 from multimodal.tokenizers.from_fields import FromFields
 from multimodal.tokenizers.text import TextTransform
 

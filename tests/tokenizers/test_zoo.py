@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from multimodal.batch import Sample
-from multimodal.datamodules.preparation import SamplePreparation
-from multimodal.datamodules.reader import RawSample
+from multimodal.datamodules.shards.reader import RawSample
+from multimodal.datamodules.streaming.preparation import SamplePreparation
 from multimodal.errors import SampleError
 from multimodal.tokenizers.audio import AudioTransform
 from multimodal.tokenizers.image import ImageTransform

@@ -6,8 +6,8 @@ import pytest
 import webdataset
 
 from multimodal.datamodules.commands import main
-from multimodal.datamodules.index import ShardIndex
-from multimodal.datamodules.jobs import run_jobs
+from multimodal.datamodules.jobs.run_jobs import run_jobs
+from multimodal.datamodules.shards.index import ShardIndex
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ def test_a_process_that_dies_is_one_line(make_source, tmp_path, write, monkeypat
         raise ChildProcessError("worker process 7 was ended by signal 9")
         yield
 
-    monkeypatch.setattr("multimodal.datamodules.writer.run_jobs", die)
+    monkeypatch.setattr("multimodal.datamodules.writing.writer.run_jobs", die)
     code, _, error = write(make_source(), tmp_path / "out")
     assert (code, error) == (2, "error: worker process 7 was ended by signal 9\n")
     assert run_jobs is not die

@@ -1,0 +1,1 @@
+"""Look at shards, check them, measure them."""

@@ -1,0 +1,116 @@
+"""From the bytes of a sample to a ``Sample``: decode, transform, labels, seed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import torch
+
+from multimodal.batch import Item, Sample
+from multimodal.datamodules.shards.contents import METADATA
+from multimodal.datamodules.shards.keys import stable_hash
+from multimodal.datamodules.shards.reader import RawSample
+from multimodal.datamodules.tokenizing.stored_ids import StoredView, StoredViews
+from multimodal.errors import SampleError
+from multimodal.protocols import Transform
+
+LABEL = "label"
+
+
+class SamplePreparation:
+    """Turn raw samples into samples. The result depends on the arguments only, not on the process or on what was prepared before.
+
+    Args:
+        transforms: modality name -> transform.
+        classes: label names; the place of a name is its number.
+        seed: of the run.
+        train: whether transforms augment.
+        stored: ids that were made beforehand, and with them the views to make; None: there are none.
+    """
+
+    def __init__(
+        self, transforms: Mapping[str, Transform], classes: Sequence[str], seed: int, train: bool, stored: StoredViews | None = None
+    ) -> None:
+        self.transforms = dict(transforms)
+        self.numbers = {name: number for number, name in enumerate(classes)}
+        self.seed, self.train, self.stored = seed, train, stored
+        self._files = frozenset({METADATA}.union(*(transform.extensions for transform in self.transforms.values())))
+
+    def wanted(self, source: int, turn: int, key: str) -> frozenset[str]:
+        """Return the fields that the preparation of a sample reads."""
+        if self.stored is None:
+            return self._files
+        fields = {METADATA}
+        for name, transform in self.transforms.items():
+            view = self._view(name, source, turn, key)
+            fields.update(() if view is None else (view.field,))
+            fields.update(() if view is not None and view.values_are_ids else transform.extensions)
+        return frozenset(fields)
+
+    def _view(self, name: str, source: int, turn: int, key: str) -> StoredView | None:
+        return None if self.stored is None else self.stored.view(name, source, turn, key)
+
+    def __call__(self, raw: RawSample, source: int, turn: int) -> Sample:
+        """Return the sample.
+
+        Args:
+            raw: the bytes.
+            source: number of the source.
+            turn: how often the source was read through before; 0 for evaluation.
+
+        Raises:
+            SampleError: no field for any transform, a field that cannot be decoded, or an unknown label.
+        """
+        seed = sample_seed(self.seed, turn, source, raw.key)
+        items = {}
+        for name, transform in self.transforms.items():
+            item = self._item(raw, transform, seed, self._view(name, source, turn, raw.key))
+            if item is not None:
+                items[name] = item
+        if not items:
+            wanted = ", ".join(extension for transform in self.transforms.values() for extension in transform.extensions)
+            raise SampleError(raw.shard, raw.key, "*", f"none of the fields wanted ({wanted}); the sample has {', '.join(raw.names)}.")
+        return Sample(raw.key, items, self._labels(raw), seed)
+
+    def _item(self, raw: RawSample, transform: Transform, seed: int, view: StoredView | None) -> Item | None:
+        """Return the item; None where the sample lacks the modality."""
+        field = next((extension for extension in transform.extensions if extension in raw.names), None)
+        if view is not None and view.values_are_ids:
+            there = field is not None or view.field in raw.names
+            return Item(view.ids(raw), ragged=view.ragged) if there else None
+        if field is None:
+            return None
+        if view is None:
+            return self._made(raw, field, transform, torch.Generator().manual_seed(seed))
+        ids = view.ids(raw)
+        return replace(self._made(raw, field, transform, view.generator()), ids=ids)
+
+    def _made(self, raw: RawSample, field: str, transform: Transform, generator: torch.Generator) -> Item:
+        try:
+            return transform(transform.decode(raw.fields[field]), generator, self.train)
+        except ValueError as error:
+            raise SampleError(raw.shard, raw.key, field, str(error)) from error
+        except Exception as error:
+            error.add_note(f"while preparing shard {raw.shard}, key {raw.key!r}, field {field!r}")
+            raise
+
+    def _labels(self, raw: RawSample) -> dict[str, int]:
+        try:
+            metadata = json.loads(raw.fields.get(METADATA, b"{}"))
+        except ValueError as error:
+            raise SampleError(raw.shard, raw.key, METADATA, f"not JSON: {error}.") from None
+        if not isinstance(metadata, dict):
+            raise SampleError(raw.shard, raw.key, METADATA, "not a JSON object.")
+        label = metadata.get(LABEL)
+        if label is None:
+            return {}
+        if not isinstance(label, str) or label not in self.numbers:
+            raise SampleError(raw.shard, raw.key, METADATA, f"unknown label {label!r}; the index lists {len(self.numbers)} classes.")
+        return {LABEL: self.numbers[label]}
+
+
+def sample_seed(seed: int, turn: int, source: int, key: str) -> int:
+    """Return the 63-bit seed of a sample in a turn of its source."""
+    return stable_hash("sample", seed, turn, source, key) >> 1

@@ -1,0 +1,1 @@
+"""Ids that a frozen tokenizer makes once, and how training finds them."""

@@ -1,0 +1,1 @@
+"""Write samples of any source into shards."""

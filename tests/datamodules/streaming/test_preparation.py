@@ -1,0 +1,57 @@
+import pytest
+import torch
+
+from multimodal.datamodules.shards.reader import RawSample
+from multimodal.datamodules.streaming.preparation import SamplePreparation, sample_seed
+from multimodal.errors import SampleError
+
+
+def raw(key="a", **fields):
+    return RawSample("x.tar", key, fields, tuple(fields))
+
+
+@pytest.fixture
+def preparation(transforms):
+    return SamplePreparation(transforms, ["five", "four"], seed=3, train=True)
+
+
+def test_labels_items_and_seed(preparation):
+    sample = preparation(raw(num=b"4", json=b'{"label": "four"}'), source=1, turn=2)
+    assert (sample.key, sample.labels, sample.seed) == ("a", {"label": 1}, sample_seed(3, 2, 1, "a"))
+    assert sample.items["number"].values[0] == 4
+    assert preparation(raw(num=b"4"), 1, 2).labels == {}
+
+
+def test_what_happens_to_a_sample_depends_on_seed_epoch_source_and_key_only(preparation):
+    def noise(key, source, epoch):
+        return preparation(raw(key, num=b"4"), source, epoch).items["number"].values[1].item()
+
+    first = noise("a", 0, 0)
+    torch.rand(3)
+    assert noise("a", 0, 0) == first
+    assert len({first, noise("b", 0, 0), noise("a", 1, 0), noise("a", 0, 1)}) == 4
+    assert 0 <= sample_seed(3, 2, 1, "a") < 2**63
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"num": b"four"}, "shard x.tar, key 'a', field 'num': not a number: b'four'"),
+        ({"num": b"4", "json": b'{"label": "six"}'}, "field 'json': unknown label 'six'; the index lists 2 classes"),
+        ({"num": b"4", "json": b'{"label": ["four"]}'}, "unknown label"),
+        ({"num": b"4", "json": b"{"}, "field 'json': not JSON"),
+        ({"num": b"4", "json": b"\xff\xfe"}, "field 'json': not JSON"),
+        ({"num": b"4", "json": b"[]"}, "not a JSON object"),
+        ({"abc": b"4"}, r"none of the fields wanted \(num\); the sample has abc"),
+    ],
+)
+def test_bad_samples_say_where_and_why(preparation, fields, message):
+    with pytest.raises(SampleError, match=message):
+        preparation(raw(**fields), 0, 0)
+
+
+def test_other_errors_of_a_transform_say_where(transforms, monkeypatch):
+    monkeypatch.setattr(type(transforms["number"]), "decode", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError) as caught:
+        SamplePreparation(transforms, [], 0, False)(raw(num=b"4"), 0, 0)
+    assert caught.value.__notes__ == ["while preparing shard x.tar, key 'a', field 'num'"]
