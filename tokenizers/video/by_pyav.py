@@ -85,16 +85,111 @@ class PyAVFilm(Film):
         Raises:
             Unplanned: the packets do not tell enough, or other pictures come out than they announce.
         """
-        ticks_per_s = float(1 / self._stream.time_base)
-        moments = [self._begin + math.floor((time + EARLY_S) * ticks_per_s) for time in times_s]
+        moments = [self._begin + math.floor((time + EARLY_S) / self._stream.time_base) for time in times_s]
         self._seek(times_s[0])
         try:
-            packets = self._packets(moments[-1])
-            due = shown_at(packets, moments)
-            runs = runs_for(packets, set(due))
+            packets, due, runs = self._plan(moments)
         except Unplanned:  # a file without an index: FFmpeg guesses places, and may land too late
             self._open_again()
-            packets = self._packets(moments[-1])
-            due = shown_at(packets, moments)
-            runs = runs_for(packets, set(due))
-        ...
+            packets, due, runs = self._plan(moments)
+        expected = iter(due)
+        awaited = next(expected, None)
+        for run in runs:
+            for frame in self._decoded(packets[run.start : run.stop], set(due)):
+                while awaited is not None and frame.pts == awaited:
+                    yield frame
+                    awaited = next(expected, None)
+        if awaited is not None:
+            raise Unplanned
+
+    def _plan(self, moments: Sequence[int]) -> tuple[list[Packet[VideoStream]], list[int], list[range]]:
+        """Read the packets from here to the last moment; return them, when each moment's picture is due, and the runs to decode."""
+        packets, end = self._packets(moments[-1])
+        late_s = float((moments[-1] - end) * self._stream.time_base) - EARLY_S
+        due = shown_at(packets, moments)
+        if late_s > TOLERANCE_S:
+            raise Unplanned
+        return packets, due, runs_for(packets, set(due))
+
+    def _packets(self, last: int) -> tuple[list[Packet[VideoStream]], float]:
+        """Read the packets of all pictures that are due by ``last``; return them, and when their pictures end."""
+        packets, end = [], -math.inf
+        for packet in self._container.demux(self._stream):
+            if packet.dts is None and packet.pts is None:  # after the last one
+                return packets, end
+            if packet.dts is not None and packet.dts > last:
+                return packets, math.inf
+            packets.append(packet)
+            end = max(end, (packet.pts or 0) + (packet.duration or 0))
+        return packets, end
+
+    def _decoded(self, packets: Sequence[Packet[VideoStream]], wanted: Collection[int]) -> Iterator[VideoFrame]:
+        """Decode a run of packets; of those whose pictures are not wanted, only what others refer to."""
+        context = self._stream.codec_context
+        unwanted = "NONREF" if context.name in SAY_WHAT_IS_REFERRED_TO else "DEFAULT"
+        context.flush_buffers()
+        try:
+            for packet in packets:
+                context.skip_frame = "DEFAULT" if packet.pts in wanted else unwanted
+                yield from packet.decode()
+            yield from context.decode(None)
+        finally:
+            context.skip_frame = "DEFAULT"
+            context.flush_buffers()
+
+    def _found(self, times_s: Sequence[float]) -> Iterator[VideoFrame]:
+        """Yield for each time the last picture that is due by then; before the first picture, the first."""
+        waiting = list(reversed(times_s))
+        last, end_s = None, 0.0
+        for now_s, frame in self._from(times_s[0]):
+            while waiting and now_s > waiting[-1] + EARLY_S:
+                waiting.pop()
+                yield last or frame
+            if not waiting:
+                return
+            last, end_s = frame, now_s + float((frame.duration or 0) * self._stream.time_base)
+        while waiting:
+            if last is None or waiting[-1] > end_s + TOLERANCE_S:
+                raise cut_off(waiting[-1], self.header, end_s)
+            waiting.pop()
+            yield last
+
+    def _from(self, time_s: float) -> Iterator[tuple[float, VideoFrame]]:
+        """Yield pictures and their times from a key frame at or before ``time_s`` on."""
+        self._seek(time_s)
+        pictures = self._timed()
+        first = next(pictures, None)
+        if first is None or first[0] > time_s + EARLY_S:  # a file without an index: FFmpeg guesses places, and may land too late
+            self._open_again()
+            first = None
+            pictures = self._timed()
+        if first is not None:
+            yield first
+        yield from pictures
+
+    def _seek(self, time_s: float) -> None:
+        """Go to a key frame at or before ``time_s``, or near it."""
+        self._container.seek(self._begin + int(time_s / self._stream.time_base), stream=self._stream)
+
+    def _timed(self) -> Iterator[tuple[float, VideoFrame]]:
+        for frame in self._container.decode(self._stream):
+            if frame.pts is not None:
+                yield float((frame.pts - self._begin) * self._stream.time_base), frame
+
+    def _seconds(self) -> float:
+        stream, container = self._stream, self._container
+        if stream.duration and stream.time_base:
+            return float(stream.duration * stream.time_base)
+        if container.duration:
+            return container.duration / 1e6
+        ends = [(packet.pts or 0) + (packet.duration or 0) for packet in container.demux(stream)]  # reads, decodes nothing
+        return float((max(ends, default=0) - self._begin) * stream.time_base)
+
+
+def _film_stream(container: InputContainer) -> VideoStream:
+    films = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+    if not films:
+        raise ValueError(f"no video stream in it; its streams: {', '.join(stream.type for stream in container.streams) or 'none'}.")
+    if films[0].codec_context is None:
+        raise ValueError("its video stream is of no codec that is known, or damaged.")
+    return films[0]

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Collection, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 class Unplanned(Exception):
     """The packets do not tell enough: the film has to be decoded from where it can be, up to the moments."""
 
 
+@runtime_checkable
 class TimedPacket(Protocol):
     """What is asked of a packet; PyAV's has it."""
 

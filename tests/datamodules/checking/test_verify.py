@@ -288,7 +288,8 @@ def test_the_command_says_all_is_well(make_shards, capsys):
     assert "no problems" in out
 
 
-def test_the_command_lists_the_first_problems_and_the_file_all(pack, repack, tar_of, numbers, tmp_path, capsys):
+def test_the_command_lists_the_first_problems_and_the_file_all(pack, repack, tar_of, numbers, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "400")  # a path that is broken over two lines is hard to find
     folder = pack({"train": numbers})
     repack(folder, tar_of([member for member in flat(numbers) if not member[0].endswith("num")] + [("a\x1b[31m.num", b"1")]))
     listing = tmp_path / "problems.csv"

@@ -123,9 +123,9 @@ def test_with_another_layout_exactly_the_rest_of_the_epoch_is_read(whole, shards
     rest = [step for step in lines(tmp_path) if step["epoch"] == 0]
     assert keys(first[:5]) + keys(rest) == keys(first)
     following = [step for step in lines(tmp_path) if step["epoch"] == 1]
-    if change != {"num_workers": 2}:
+    if change.get("batch_size", 0) > 4:  # others do not get to the end of it
         assert len(following) == -(-47 // change["batch_size"])
-    assert keys(following) == keys(first) or len(lines(tmp_path)) == STEPS - 5
+        assert keys(following) == keys(first)
 
 
 def test_other_data_are_refused(whole, shards, tmp_path, folder):

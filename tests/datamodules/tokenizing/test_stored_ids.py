@@ -93,7 +93,8 @@ def test_each_view_is_used_once_in_as_many_turns_as_there_are_views(key, first, 
 
 
 def test_samples_begin_with_different_views():
-    first = Counter(views().view("sight", 0, 0, f"key{number}").field for number in range(3000))
+    some = views()
+    first = Counter(some.view("sight", 0, 0, f"key{number}").field for number in range(3000))
     assert len(first) == 3 and min(first.values()) > 900
 
 

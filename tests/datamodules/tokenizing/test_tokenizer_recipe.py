@@ -8,7 +8,7 @@ from multimodal.datamodules.tokenizing.tokenizer_recipe import TokenizerRecipe
 from multimodal.tokenizers.image import DiscreteVAE, ImageTransform
 from multimodal.tokenizers.midi import MidiTransform
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = Path(__file__).resolve().parents[3]
 IMAGES = {"class_path": "multimodal.tokenizers.image.ImageTransform", "init_args": {"size": 16, "scale": [0.5, 1.0]}}
 
 
