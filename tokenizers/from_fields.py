@@ -53,6 +53,10 @@ class FromFields(Transform):
         """Return what the transform measures of a file."""
         return self.transform.describe(data)
 
+    def example(self) -> Item | None:
+        """Return the example of the transform."""
+        return self.transform.example()
+
     def __call__(self, decoded: Any, generator: torch.Generator, train: bool) -> Item:
         """Return the item that the transform makes."""
         return self.transform(decoded, generator, train)

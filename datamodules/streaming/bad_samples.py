@@ -46,9 +46,9 @@ class BadSamples:
         """Bad samples since the start of the epoch."""
         return self.reasons.total()
 
-    def start(self, read: int = 0, reasons: dict[str, int] | None = None) -> None:
-        """Begin to count anew, at the start of an epoch, or go on from what a resumed epoch had."""
-        self.read, self.reasons = read, Counter(reasons or {})
+    def start(self) -> None:
+        """Begin to count anew, at the start of an epoch or where a stopped one goes on."""
+        self.read, self.reasons = 0, Counter()
 
     def count(self, read: int, problems: Sequence[SampleError]) -> None:
         """Note a batch.
@@ -74,7 +74,7 @@ class BadSamples:
         if self.bad:
             kinds = "; ".join(f"{count} x {kind}" for kind, count in self.reasons.most_common(5))
             listed = f"; all are in {self.listing}" if self.listing else ""
-            message = f"left out {self.bad} of {self.read} samples in this epoch: {kinds}{listed}"
+            message = f"left out {self.bad} of the {self.read} samples read in this epoch: {kinds}{listed}"
             warnings.warn(message, BadSampleWarning, stacklevel=2)
 
     def _note(self, error: SampleError) -> None:

@@ -188,8 +188,7 @@ class EpochLoader(DataLoader):
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the loader stands: after the last batch it has handed out."""
-        count = {"read": self.bad.read, "reasons": dict(self.bad.reasons)}
-        return {"epoch": self._epoch, "step": self._step, "place": self._place, "bad": count, "signature": self.signature()}
+        return {"epoch": self._epoch, "step": self._step, "place": self._place, "signature": self.signature()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Let the next iteration go on from a state.
@@ -204,7 +203,6 @@ class EpochLoader(DataLoader):
             raise ValueError(f"the stream cannot go on where the checkpoint stopped, the data or their order are others: {told}.")
         self._epoch, self._place = self._resume = int(state["epoch"]), int(state["place"])
         self._step = self.dataset.batching.step_of(self._epoch, self._place)
-        self.bad.start(int(state["bad"]["read"]), state["bad"]["reasons"])
 
     @property
     def resumed_step(self) -> int | None:
@@ -218,6 +216,7 @@ class EpochLoader(DataLoader):
 
     def _begin(self) -> None:
         """Set epoch, step and place of the iteration that starts."""
+        self.bad.start()  # where a stopped epoch goes on, too: its state is that of one rank, and each rank counts its own
         asked = self._epoch + 1 if self.epoch_of is None else self.epoch_of()
         if not self.dataset.plan.train:
             self._epoch, self._step, self._place = 0, 0, 0
@@ -226,12 +225,10 @@ class EpochLoader(DataLoader):
             # the iteration that it goes on with before it does.
             self._epoch, self._place = self._resume
             self._step = self.dataset.batching.step_of(*self._resume)
-            if self._step < len(self):
-                return
-            self._epoch, self._step, self._place = self._epoch + 1, 0, 0
+            if self._step == len(self):
+                self._epoch, self._step, self._place = self._epoch + 1, 0, 0
         else:
             self._epoch, self._step, self._place = asked, 0, 0
-        self.bad.start()
 
     def _batches(self, deliveries: Iterator[Delivery]) -> Iterator[Batch]:
         bounds = self.dataset.batching.bounds(self._epoch)[:: self.dataset.batching.world_size]

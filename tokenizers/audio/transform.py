@@ -88,6 +88,10 @@ class AudioTransform(Transform):
         """Return length, sample rate, channels and the moments of the waveform; see ``describe_audio``."""
         return describe_audio(data, self.limits)
 
+    def example(self) -> Item:
+        """Return silence of the length of a crop, or of a second."""
+        return Item(torch.zeros(round((self.seconds or 1.0) * self.sample_rate_hz)), ragged=True)
+
     def __call__(self, decoded: Waveform, generator: torch.Generator, train: bool) -> Item:
         """Return ``(samples,)`` float32, at most ``seconds`` of it."""
         samples, rate = decoded

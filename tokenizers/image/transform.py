@@ -102,6 +102,11 @@ class ImageTransform(Transform):
         """Return sides, channels and the moments of the pixels; see ``describe_image``."""
         return describe_image(data, self.channels, self.max_pixels, self.max_bytes)
 
+    def example(self) -> Item:
+        """Return a black image of the sizes that ``__call__`` returns."""
+        views = [torch.zeros(self.channels, side, side, dtype=torch.uint8) for side in (self.size, self.tokenizer_size) if side]
+        return Item(views[0], tokenizer_values=views[1] if len(views) > 1 else None)
+
     def __call__(self, decoded: UInt8[Tensor, "c h w"], generator: torch.Generator, train: bool) -> Item:
         """Return ``(channels, size, size)`` uint8, and the tokenizer's view of the same crop."""
         height, width = decoded.shape[1:]

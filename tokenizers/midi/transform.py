@@ -13,7 +13,7 @@ from multimodal.batch import Item
 from multimodal.protocols import Moments, Transform
 from multimodal.tokenizers.midi.compound import CompoundTokenizer
 from multimodal.tokenizers.midi.describe import describe_notes
-from multimodal.tokenizers.midi.notes import Column, read_notes
+from multimodal.tokenizers.midi.notes import TICKS_PER_BEAT, Column, read_notes
 
 
 class MidiTransform(Transform):
@@ -65,6 +65,13 @@ class MidiTransform(Transform):
     def describe(self, data: bytes) -> Mapping[str, float | Moments]:
         """Return notes, tracks, beats and range of pitches; see ``describe_notes``."""
         return describe_notes(data, self.drop_drums, self.max_file_notes, self.max_file_bytes)
+
+    def example(self) -> Item:
+        """Return the ids of as few notes as there may be, one after the other."""
+        place = torch.arange(self.min_notes)
+        pitch = torch.full_like(place, self.tokenizer.pitch_range[0])
+        notes = torch.stack([place * TICKS_PER_BEAT, pitch, torch.full_like(place, TICKS_PER_BEAT), torch.full_like(place, 80)], dim=1)
+        return Item(self.tokenizer.encode_notes(notes), ragged=True)
 
     def __call__(self, decoded: Int[Tensor, "n 4"], generator: torch.Generator, train: bool) -> Item:
         """Return ``(n, 4)`` int64 ids, at most ``max_notes``."""

@@ -55,6 +55,10 @@ class TextTransform(Transform):
         """Return characters, words and lines; see ``describe_text``."""
         return describe_text(data, self.max_bytes)
 
+    def example(self) -> Item:
+        """Return the shortest window there is."""
+        return Item(torch.zeros(self.min_tokens, dtype=torch.int64), ragged=True)
+
     def __call__(self, decoded: Int[Tensor, " n"], generator: torch.Generator, train: bool) -> Item:
         """Return ``(n,)`` int64 ids, at most ``max_tokens``."""
         spare = max(0, len(decoded) - self.max_tokens)

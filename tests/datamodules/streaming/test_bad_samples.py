@@ -21,7 +21,7 @@ def test_one_warning_for_each_kind_of_reason_and_a_summary():
     with pytest.warns(BadSampleWarning) as told:
         bad.count(10, [error(reason) for reason in ("not a number: 'x'", "not a number: 'y'", "3 bytes too short", "14 bytes too short")])
     assert len(told) == 2
-    with pytest.warns(BadSampleWarning, match=r"left out 4 of 10 samples .* 2 x num: not a number: _; 2 x num: _ bytes too short$"):
+    with pytest.warns(BadSampleWarning, match=r"left out 4 of the 10 samples .* 2 x num: not a number: _; 2 x num: _ bytes too short$"):
         bad.finish()
 
 
