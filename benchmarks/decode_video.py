@@ -2,13 +2,16 @@
 
 ``python -m benchmarks.decode_video [--data FOLDER] [--rounds 5]``
 
-The films are those of Debian's opencv-doc (``apt-get download opencv-doc && dpkg -x opencv-doc_*.deb FOLDER``); without them, or where one
-is missing, seeded ones are made.
+The films are those of Debian's opencv-doc (``apt-get download opencv-doc && dpkg -x opencv-doc_*.deb FOLDER``), and the first of them as
+data sets come: H.264 in MP4, 320 x 240, with a key frame each second and with one each ten. Without them, seeded ones are made.
+
+PyAV is measured as its examples call it, and also with one thread for the conversion to RGB, which is what ours uses.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib.util
 import io
 from collections.abc import Callable
@@ -53,6 +56,8 @@ def films(folder: Path | None) -> dict[str, tuple[bytes, float]]:
     """Return name -> file and its seconds."""
     found = [path for name in NAMES for path in sorted(folder.rglob(name))] if folder else []
     files = {path.name: path.read_bytes() for path in found} or {"made, h264": made("libx264"), "made, mpeg-4": made("mpeg4")}
+    for every_s in (1, 10) if found else ():
+        files[f"{found[0].name} as H.264, a key frame each {every_s} s"] = recoded(found[0].read_bytes(), every_s)
     return {name: (data, length(data)) for name, data in files.items()}
 
 
@@ -81,9 +86,26 @@ def made(codec: str, seconds: int = 20, size: int = 320) -> bytes:
     return buffer.getvalue()
 
 
+def recoded(data: bytes, key_frame_every_s: int, num_frames: int = 500, width: int = 320, height: int = 240) -> bytes:
+    """Return the first pictures of a film as H.264 in MP4, 25 a second."""
+    import av
+
+    buffer = io.BytesIO()
+    with av.open(io.BytesIO(data)) as source, av.open(buffer, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt, stream.gop_size = width, height, "yuv420p", 25 * key_frame_every_s
+        for number, frame in zip(range(num_frames), source.decode(video=0), strict=False):
+            pixels = frame.reformat(width, height, "yuv420p").to_ndarray()
+            picture = av.VideoFrame.from_ndarray(pixels, format="yuv420p")
+            picture.pts = number
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    return buffer.getvalue()
+
+
 def decoders() -> dict[str, Decoder]:
     """Return what is there: a file and ascending times -> the number of pictures decoded."""
-    found: dict[str, Decoder] = {"ours": ours, "PyAV seek": by_pyav}
+    found: dict[str, Decoder] = {"ours": ours, "PyAV seek": by_pyav, "PyAV seek, 1 thread": functools.partial(by_pyav, threads=1)}
     if torchcodec_works():
         found["torchcodec"] = by_torchcodec
     if importlib.util.find_spec("decord"):
@@ -95,7 +117,7 @@ def ours(data: bytes, times: list[float]) -> int:
     return len(decode_clip(data, times[0], NUM_FRAMES, RATE))
 
 
-def by_pyav(data: bytes, times: list[float]) -> int:
+def by_pyav(data: bytes, times: list[float], threads: int | None = None) -> int:
     import av
 
     pictures, waiting = [], times[::-1]
@@ -105,7 +127,7 @@ def by_pyav(data: bytes, times: list[float]) -> int:
         for frame in container.decode(stream):
             while waiting and frame.time + 0.5 / float(stream.average_rate) >= waiting[-1]:
                 waiting.pop()
-                pictures.append(frame.to_ndarray(format="rgb24"))
+                pictures.append(frame.to_ndarray(format="rgb24", threads=threads))
             if not waiting:
                 break
     return len(torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2))

@@ -1,4 +1,4 @@
-"""FFmpeg through PyAV, which brings it along, and through torchcodec, which is faster where the system has FFmpeg's libraries."""
+"""FFmpeg through PyAV, which brings it along, and through torchcodec, which reads Ogg faster where the system has FFmpeg's libraries."""
 
 from __future__ import annotations
 

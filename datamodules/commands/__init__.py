@@ -1,4 +1,7 @@
-"""The command ``multimodal shards``: each of its commands is a file here, with ``add_parser`` and ``run``."""
+"""The command ``multimodal shards``; each of its commands is a file here.
+
+Such a file has ``SUMMARY``, ``DESCRIPTION`` and ``EPILOG``, which are its help, ``add_options(parser)`` and ``run(options)``.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +27,15 @@ class _Parser(argparse.ArgumentParser):
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of ``multimodal shards``."""
     parser = _Parser(prog="multimodal shards", description="Write, check and tokenize tar shards.")
-    names = ",".join(command.__name__.rpartition(".")[-1] for command in COMMANDS)
-    commands = parser.add_subparsers(dest="command", required=True, metavar=f"{{{names}}}")
-    for command in COMMANDS:
-        command.add_parser(commands).set_defaults(run=command.run)
+    names = [command.__name__.rpartition(".")[-1] for command in COMMANDS]
+    commands = parser.add_subparsers(dest="command", required=True, metavar=f"{{{','.join(names)}}}")
+    lines_as_they_are = argparse.RawDescriptionHelpFormatter
+    for name, command in zip(names, COMMANDS, strict=True):
+        own = commands.add_parser(
+            name, help=command.SUMMARY, description=command.DESCRIPTION, epilog=command.EPILOG, formatter_class=lines_as_they_are
+        )
+        command.add_options(own)
+        own.set_defaults(run=command.run)
     return parser
 
 

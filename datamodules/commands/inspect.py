@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
+SUMMARY = "show what shards hold"
+DESCRIPTION = "Show what shards hold, with examples."
 EPILOG = """\
 Shown is what the index says, and the first samples of each split. Samples that lack a field which the index says all have, have one more,
 or hold something else than the name says are named; `multimodal shards verify` looks at all samples.
@@ -13,18 +14,10 @@ exit code: 0; 1 where a sample shown has a problem; 2 where the folder cannot be
 """
 
 
-def add_parser(commands: Any) -> argparse.ArgumentParser:
-    """Add the command to those of ``multimodal shards``."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "inspect",
-        help="show what shards hold",
-        description="Show what shards hold, with examples.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command to its parser."""
     parser.add_argument("folder", metavar="DIR", help="folder with an index.json")
     parser.add_argument("--examples", type=int, default=2, metavar="N", help="samples to show of each split (default: %(default)s)")
-    return parser
 
 
 def run(options: argparse.Namespace) -> int:

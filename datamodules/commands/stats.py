@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from multimodal.datamodules.commands.workers import add_workers, num_workers
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from multimodal.datamodules.checking.statistics import Statistics
 
 MOST_NAMES = 6
+SUMMARY = "measure what is in shards"
+DESCRIPTION = "Measure the files in shards: sizes, lengths, rates, mean and spread of their values."
 EPILOG = """\
 Every file is decoded by what reads it, with its default settings; files that cannot be decoded are counted and named. Mean and std are
 those of all values of all files, in the units in which a config names them.
@@ -27,15 +29,8 @@ The last writes a part of a config: class_path and init_args with mean and std, 
 """
 
 
-def add_parser(commands: Any) -> argparse.ArgumentParser:
-    """Add the command to those of ``multimodal shards``."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "stats",
-        help="measure what is in shards",
-        description="Measure the files in shards: sizes, lengths, rates, mean and spread of their values.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command to its parser."""
     parser.add_argument("folder", metavar="DIR", help="folder with an index.json")
     parser.add_argument("--split", default="train", metavar="NAME", help="split to measure (default: %(default)s)")
     parser.add_argument("--fields", metavar="A,B", help="fields to measure (default: all)")
@@ -43,7 +38,6 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("--to", metavar="FILE.yaml", help="write the figures there")
     parser.add_argument("--part", metavar="CLASS_PATH", help="make the file a part of a config: this class with its mean and std")
     add_workers(parser)
-    return parser
 
 
 def run(options: argparse.Namespace) -> int:

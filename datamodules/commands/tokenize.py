@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from multimodal.datamodules.commands.workers import num_workers
+from multimodal.datamodules.commands.workers import add_run_options, num_workers
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from multimodal.datamodules.jobs.folder_run import WriteResult
     from multimodal.datamodules.shards.index import StoredIds
     from multimodal.datamodules.tokenizing.tokenized_shard import TokenizeSettings
     from multimodal.datamodules.tokenizing.tokenizer_recipe import TokenizerRecipe
-    from multimodal.datamodules.writing.writer import WriteResult
 
 MOST_PROBLEMS = 20
+SUMMARY = "store the ids of a frozen tokenizer beside the data"
+DESCRIPTION = "Run a frozen tokenizer over shards once, and write new shards that hold its ids too."
 EPILOG = """\
 The new shards have the names, keys and order of the old ones, all their fields, and one field MODALITY.VIEW.ids.npy for each view. Training
 on them makes the same views again and runs no tokenizer. It refuses ids of another tokenizer or transform than its own.
@@ -30,15 +32,8 @@ examples:
 """
 
 
-def add_parser(commands: Any) -> argparse.ArgumentParser:
-    """Add the command to those of ``multimodal shards``."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "tokenize",
-        help="store the ids of a frozen tokenizer beside the data",
-        description="Run a frozen tokenizer over shards once, and write new shards that hold its ids too.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command to its parser."""
     parser.add_argument("source", metavar="SRC", help="folder of shards with an index.json")
     parser.add_argument("--to", required=True, metavar="DIR", help="folder for the new shards; made if it is not there")
     parser.add_argument("--modality", required=True, metavar="NAME", help="name of the modality, as in the config of the pretraining")
@@ -53,7 +48,6 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     _add_tokenizer_options(parser.add_argument_group("what makes the ids"))
     _add_view_options(parser.add_argument_group("which views of a sample get ids"))
     _add_work_options(parser.add_argument_group("who does the work"))
-    return parser
 
 
 def _add_tokenizer_options(group: argparse._ArgumentGroup) -> None:
@@ -76,13 +70,7 @@ def _add_view_options(group: argparse._ArgumentGroup) -> None:
 def _add_work_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--batch-size", type=int, default=64, metavar="N", help="views tokenized at once (default: %(default)s)")
     group.add_argument("--device", default="cpu", metavar="cpu|cuda", help="where the tokenizer runs (default: %(default)s)")
-    group.add_argument(
-        "--workers", type=int, metavar="N", help="processes; 0: this one (default: one a processor, at most one a shard; 0 with cuda)"
-    )
-    group.add_argument(
-        "--part", default="1/1", metavar="I/N", help="make every N-th shard from the I-th on; the last part writes the index"
-    )
-    group.add_argument("--engine", choices=["local", "ray"], default="local", help="where processes run (default: %(default)s)")
+    add_run_options(group, "0 with cuda")
 
 
 def run(options: argparse.Namespace) -> int:

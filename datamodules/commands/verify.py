@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from multimodal.datamodules.commands.workers import add_workers, num_workers
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from multimodal.errors import SampleError
 
 MOST_PROBLEMS = 20
+SUMMARY = "check shards against their index"
+DESCRIPTION = "Check every shard of a folder against its index."
 EPILOG = """\
 Checked are, in one read of each shard: size and sha256; headers, number of samples, keys that are unsafe or there twice (in whatever
 shard), links and devices, fields that are there twice, missing, or unknown to the index; the counts of the index.
@@ -34,20 +36,12 @@ example:
 """
 
 
-def add_parser(commands: Any) -> argparse.ArgumentParser:
-    """Add the command to those of ``multimodal shards``."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "verify",
-        help="check shards against their index",
-        description="Check every shard of a folder against its index.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command to its parser."""
     parser.add_argument("folder", metavar="DIR", help="folder with an index.json")
     parser.add_argument("--deep", action="store_true", help="also decode every field")
     add_workers(parser)
     parser.add_argument("--csv", metavar="FILE", help="write all problems there: shard, key, field, reason")
-    return parser
 
 
 def run(options: argparse.Namespace) -> int:

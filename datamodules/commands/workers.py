@@ -1,4 +1,4 @@
-"""The option ``--workers`` of commands that read shards."""
+"""The options that say who does the work, and in how many processes."""
 
 from __future__ import annotations
 
@@ -7,12 +7,27 @@ import argparse
 from multimodal.datamodules.jobs.run_jobs import available_cpus
 from multimodal.datamodules.shards.index import ShardInfo
 
-_WORTH_SEVERAL = 100_000_000
+WORTH_SEVERAL_BYTES = 100_000_000
 
 
 def add_workers(parser: argparse.ArgumentParser) -> None:
-    """Add the option."""
+    """Add ``--workers`` to a command that reads shards."""
     parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one for each processor; 0: none besides this one)")
+
+
+def add_run_options(group: argparse._ArgumentGroup, alone: str) -> None:
+    """Add ``--workers``, ``--part`` and ``--engine`` to a command that makes shards.
+
+    Args:
+        group: of its options.
+        alone: when this process does all by default, for the help.
+    """
+    default = f"default: one a processor, at most one a shard; {alone}"
+    group.add_argument("--workers", type=int, metavar="N", help=f"processes; 0: this one ({default})")
+    group.add_argument(
+        "--part", default="1/1", metavar="I/N", help="make every N-th shard only, from the I-th on; the last part writes the index"
+    )
+    group.add_argument("--engine", choices=["local", "ray"], default="local", help="where processes run (default: %(default)s)")
 
 
 def num_workers(asked: int | None, shards: list[ShardInfo], decodes: bool) -> int:
@@ -29,6 +44,6 @@ def num_workers(asked: int | None, shards: list[ShardInfo], decodes: bool) -> in
     if asked is not None and asked < 0:
         raise ValueError(f"--workers must be at least 0, got {asked}.")
     if asked is None:
-        little = sum(shard.bytes for shard in shards) < _WORTH_SEVERAL
+        little = sum(shard.bytes for shard in shards) < WORTH_SEVERAL_BYTES
         return min(int(decodes) if little else available_cpus(), len(shards))
     return min(asked, len(shards))

@@ -5,32 +5,24 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from multimodal.datamodules.commands.workers import WORTH_SEVERAL_BYTES
 from multimodal.datamodules.commands.write_options import EPILOG, add_options, source_rules, split_rule, write_options
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from multimodal.datamodules.jobs.folder_run import WriteResult
     from multimodal.datamodules.shards.index import ShardIndex
     from multimodal.datamodules.writing.sources import Kind, Scan, SourceSample
-    from multimodal.datamodules.writing.writer import WriteOptions, WriteResult
+    from multimodal.datamodules.writing.writer import WriteOptions
 
+__all__ = ["DESCRIPTION", "EPILOG", "SUMMARY", "add_options", "run"]
+
+SUMMARY = "write a folder, a manifest, a Hugging Face data set or tars into shards"
+DESCRIPTION = "Write samples into tar shards with an index."
 MOST_PROBLEMS = 20
-WORTH_SEVERAL_BYTES = 100_000_000
-
-
-def add_parser(commands: Any) -> argparse.ArgumentParser:
-    """Add the command to those of ``multimodal shards``."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "write",
-        help="write a folder, a manifest, a Hugging Face data set or tars into shards",
-        description="Write samples into tar shards with an index.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_options(parser)
-    return parser
 
 
 def run(options: argparse.Namespace) -> int:

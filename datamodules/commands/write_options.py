@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from multimodal.datamodules.commands.workers import add_run_options
+
 if TYPE_CHECKING:
     from multimodal.datamodules.writing.sources import Scan, SourceRules, SplitRule
     from multimodal.datamodules.writing.writer import WriteOptions
@@ -36,8 +38,6 @@ Large jobs: --workers for the processes of a machine; --part 1/4 to --part 4/4 o
 The same files give the same bytes. After an interruption, run the same command again: finished shards are kept. When all is written
 already, the command says so and ends; shards of other files or settings are replaced only with --overwrite.
 """
-
-_WORKERS = "processes; 0: this one (default: one a processor, at most one a shard; this one for less than 100 MB)"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -97,16 +97,7 @@ def _add_split_options(group: argparse._ArgumentGroup) -> None:
 def _add_shard_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--samples-per-shard", type=int, metavar="N", help="samples of a shard (default: 1000, without --shard-size)")
     group.add_argument("--shard-size", metavar="SIZE", help="about how large a shard is, as in 256MB")
-    group.add_argument(
-        "--workers",
-        type=int,
-        metavar="N",
-        help=_WORKERS,
-    )
-    group.add_argument(
-        "--part", default="1/1", metavar="I/N", help="write every N-th shard only, from the I-th on; the last part writes the index"
-    )
-    group.add_argument("--engine", choices=["local", "ray"], default="local", help="where processes run (default: %(default)s)")
+    add_run_options(group, "this one for less than 100 MB")
 
 
 def source_rules(options: argparse.Namespace) -> SourceRules:

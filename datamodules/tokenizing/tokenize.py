@@ -1,8 +1,4 @@
-"""Tokenize shards once: new shards with the same keys in the same order, all fields, and the ids of a frozen tokenizer beside them.
-
-What is finished is noted in a journal, so that the same command after an interruption goes on where it stopped, to the same bytes; the
-index is written last, and a folder without one is unfinished.
-"""
+"""Tokenize shards once: new shards with the same keys in the same order, all fields, and the ids of a frozen tokenizer beside them."""
 
 from __future__ import annotations
 
@@ -13,16 +9,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from multimodal.atomic import remove_temporary
-from multimodal.datamodules.jobs.folder_lock import folder_lock
-from multimodal.datamodules.jobs.journal import Journal
-from multimodal.datamodules.jobs.parts import Finished, Part, merge_parts
-from multimodal.datamodules.jobs.run_jobs import Advance, Engine, run_jobs
-from multimodal.datamodules.shards.contents import Contents, total
-from multimodal.datamodules.shards.index import FILE_NAME, ShardIndex, ShardInfo, StoredIds, field_info
+from multimodal.datamodules.jobs.folder_run import FolderRun, WriteResult, written_index
+from multimodal.datamodules.jobs.parts import Part
+from multimodal.datamodules.jobs.run_jobs import Advance, Engine
+from multimodal.datamodules.shards.index import FILE_NAME, ShardIndex, StoredIds
 from multimodal.datamodules.shards.shard_file import file_sha256
 from multimodal.datamodules.tokenizing.tokenized_shard import Parts, Recipe, ShardJob, ShardTokenizer, TokenizeSettings, build_parts
-from multimodal.datamodules.writing.writer import WriteResult, written_index
 from multimodal.errors import SampleError
 from multimodal.fingerprint import library_versions, transform_fingerprint
 
@@ -45,39 +37,26 @@ class RunOptions:
 
 
 @dataclass(frozen=True)
-class _Planned:
-    """A shard to make.
+class _PlannedShard(ShardJob):
+    """A shard to make, and its place in the run.
 
     Args:
         split: that it belongs to.
-        job: what to do.
         plan: a hash of all that decides its bytes.
     """
 
     split: str
-    job: ShardJob
     plan: str
 
     @property
     def path(self) -> str:
         """Its name in the new folder."""
-        return self.job.target.name
-
-
-@dataclass(frozen=True)
-class _Work:
-    """All that is to be made: the shards, what the index will say, and a hash of both."""
-
-    source: ShardIndex
-    root: Path
-    recipe: Recipe
-    settings: TokenizeSettings
-    stored: StoredIds
-    shards: Sequence[_Planned]
+        return self.target.name
 
     @property
-    def plan(self) -> str:
-        return hashlib.sha256("\n".join(shard.plan for shard in self.shards).encode()).hexdigest()
+    def num_samples(self) -> int:
+        """How many samples it will have: those of the source."""
+        return self.info.samples
 
 
 def tokenize_shards(
@@ -111,88 +90,34 @@ def tokenize_shards(
     _check(source, root, parts, settings)
     stored = _stored_ids(parts, settings)
     shards = _plan(source, root, stored, settings)
-    stored = replace(stored, ragged=_is_ragged(shards, ShardTokenizer(recipe, settings)))
-    work = _Work(source, root, recipe, settings, stored, shards)
-    own = [shard for place, shard in enumerate(shards) if options.part.takes(place)]
-    if not options.overwrite and (index := _already_there(work)) is not None:
-        return WriteResult(index, [], len(own), [])
-    root.mkdir(parents=True, exist_ok=True)
-    with folder_lock(root, options.part.lock_name):
-        remove_temporary(root, {shard.path for shard in own})
-        journal = Journal(root, options.part.journal_name)
-        _retire_index(root, journal)
-        finished, kept = _finish(work, own, journal, options, listener)
-        index, missing = _conclude(work, finished, journal, options.part)
-    return WriteResult(index, total(finished[shard.path][1] for shard in own).problems, kept, missing)
+    tokenizer = ShardTokenizer(recipe, settings)
+    outline = _outline(source, replace(stored, ragged=_is_ragged(shards, tokenizer)), settings)
+    plan = hashlib.sha256("\n".join(shard.plan for shard in shards).encode()).hexdigest()
+    if not options.overwrite and (index := _already_there(root, plan)) is not None:
+        return WriteResult(index, [], sum(map(options.part.takes, range(len(shards)))), [])
+    return FolderRun(root, plan, outline, shards, tokenizer, options.num_workers, options.engine, options.part).run(listener)
 
 
-def _already_there(work: _Work) -> ShardIndex | None:
+def _already_there(root: Path, plan: str) -> ShardIndex | None:
     """Return the index if the shards were made before.
 
     Raises:
         ValueError: there are other shards.
     """
-    if not (work.root / FILE_NAME).exists():
+    if not (root / FILE_NAME).exists():
         return None
-    index = written_index(work.root, work.plan)
+    index = written_index(root, plan)
     if index is None:
         reason = "shards that are damaged, or were made from others or with other settings"
-        raise ValueError(f"{work.root} holds {reason}: give another --to, or replace them with --overwrite.")
+        raise ValueError(f"{root} holds {reason}: give another --to, or replace them with --overwrite.")
     return index
 
 
-def _finish(work: _Work, own: Sequence[_Planned], journal: Journal, options: RunOptions, listener: Advance | None) -> tuple[Finished, int]:
-    """Return the shards of this part, made now or kept, and the number of the latter."""
-    finished = {shard.path: found for shard in own if (found := journal.find(shard.path, shard.plan))}
-    kept = len(finished)
-    if listener:
-        listener(sum(info.samples for info, _ in finished.values()), sum(info.bytes for info, _ in finished.values()))
-    todo = [shard for shard in own if shard.path not in finished]
-    jobs, function = [shard.job for shard in todo], ShardTokenizer(work.recipe, work.settings)
-    for number, result in run_jobs(function, jobs, options.num_workers, options.engine, listener):
-        journal.add(todo[number].plan, *result)
-        finished[todo[number].path] = result
-    return finished, kept
-
-
-def _conclude(work: _Work, finished: Finished, journal: Journal, part: Part) -> tuple[ShardIndex | None, list[int]]:
-    """Write the index if all parts are complete, and return it, else the numbers of the missing parts."""
-    replaced = set(journal.replaced)
-    if part.count > 1:
-        part.save(work.root, work.plan, finished, sorted(replaced))
-        finished, replaced, missing = merge_parts(part, work.root, work.plan)
-        if missing:
-            return written_index(work.root, work.plan), missing  # another part may just have written it
-    _index(work, finished).save(work.root)
-    for path in replaced - set(finished):
-        (work.root / path).unlink(missing_ok=True)
-    for one in part.others():
-        one.remove(work.root)
-    return ShardIndex.load(work.root), []
-
-
-def _index(work: _Work, finished: Finished) -> ShardIndex:
-    splits: dict[str, list[ShardInfo]] = {split: [] for split in work.source.splits}
-    for shard in work.shards:
-        if finished[shard.path][0].samples:
-            splits[shard.split].append(finished[shard.path][0])
-    counts: Contents = total(finished[shard.path][1] for shard in work.shards)
-    settings = work.settings
+def _outline(source: ShardIndex, stored: StoredIds, settings: TokenizeSettings) -> ShardIndex:
+    """Return what the index will say, without shards and counts."""
     how = {"batch_size": settings.batch_size, "device": settings.device, "drop_fields": list(settings.drop_fields)}
-    before = work.source.writer
-    writer = {**before, "tokenize": {**before.get("tokenize", {}), settings.name: how}, "plan": work.plan}
-    ids = {**work.source.ids, settings.name: work.stored}
-    return ShardIndex(splits, field_info(counts.fields, counts.field_bytes), counts.class_counts, ids, writer)
-
-
-def _retire_index(root: Path, journal: Journal) -> None:
-    """Remove an index, whose hashes are about to become wrong; the journal notes the shards that it lists."""
-    try:
-        earlier = {shard.path for shards in ShardIndex.load(root).splits.values() for shard in shards}
-    except ValueError:
-        earlier = set()  # none, or one that nobody can use
-    journal.replace(sorted(earlier | {path for path in journal.lines if (root / path).is_file()}))
-    (root / FILE_NAME).unlink(missing_ok=True)
+    writer = {**source.writer, "tokenize": {**source.writer.get("tokenize", {}), settings.name: how}}
+    return ShardIndex({split: () for split in source.splits}, {}, ids={**source.ids, settings.name: stored}, writer=writer)
 
 
 def _check(source: ShardIndex, root: Path, parts: Parts, settings: TokenizeSettings) -> None:
@@ -225,7 +150,7 @@ def _stored_ids(parts: Parts, settings: TokenizeSettings) -> StoredIds:
     )
 
 
-def _is_ragged(planned: Sequence[_Planned], tokenizer: ShardTokenizer) -> bool:
+def _is_ragged(planned: Sequence[_PlannedShard], tokenizer: ShardTokenizer) -> bool:
     """Return whether items are ragged, from the first sample that has the modality. What does not fit together shows here, before the work.
 
     Raises:
@@ -233,7 +158,7 @@ def _is_ragged(planned: Sequence[_Planned], tokenizer: ShardTokenizer) -> bool:
     """
     last: SampleError | None = None
     for shard in planned:
-        reader = shard.job.reader()
+        reader = shard.reader()
         for position in range(len(reader)):
             raw = reader.read(position)
             if isinstance(raw, SampleError):
@@ -249,7 +174,7 @@ def _is_ragged(planned: Sequence[_Planned], tokenizer: ShardTokenizer) -> bool:
     raise ValueError(f"no sample can be tokenized{'.' if last is None else f'; the last problem: {last}'}")
 
 
-def _plan(source: ShardIndex, root: Path, stored: StoredIds, settings: TokenizeSettings) -> list[_Planned]:
+def _plan(source: ShardIndex, root: Path, stored: StoredIds, settings: TokenizeSettings) -> list[_PlannedShard]:
     """Return the shards to make, in the order of the index.
 
     Raises:
@@ -259,11 +184,11 @@ def _plan(source: ShardIndex, root: Path, stored: StoredIds, settings: TokenizeS
     for split, shards in source.splits.items():
         for info in shards:
             location = source.location(info)
-            job = ShardJob(location, bool(source.url), info, split in settings.train_splits, root / Path(info.path).name)
-            sha256 = info.sha256 or file_sha256(Path(location))
-            said = [sha256, info.samples, asdict(stored), job.train, asdict(settings)]
-            planned.append(_Planned(split, job, hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()))
-    names = Counter(shard.job.target.name for shard in planned)
+            train, target = split in settings.train_splits, root / Path(info.path).name
+            said = [info.sha256 or file_sha256(Path(location)), info.samples, asdict(stored), train, asdict(settings)]
+            plan = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+            planned.append(_PlannedShard(location, bool(source.url), info, train, target, split, plan))
+    names = Counter(shard.path for shard in planned)
     if twice := [name for name, count in names.items() if count > 1]:
         raise ValueError(f"the source has several shards of the name {twice[0]}: tokenize its folders one by one.")
     return planned

@@ -70,6 +70,11 @@ class PlannedShard:
         """A hash of all that decides the bytes, time and size of the files included, without reading them."""
         return hashlib.sha256(repr((self.on_error, list(self.samples))).encode("utf-8", "surrogatepass")).hexdigest()
 
+    @property
+    def num_samples(self) -> int:
+        """How many samples are to be written, those that may be left out included."""
+        return len(self.samples)
+
 
 def plan_shards(splits: Mapping[str, Sequence[SourceSample]], limits: ShardLimits, on_error: OnError) -> list[PlannedShard]:
     """Return the shards of all splits: ``<split>-000000.tar`` and so on."""

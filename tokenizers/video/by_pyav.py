@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import av
@@ -18,15 +19,17 @@ from torch import Tensor
 
 from multimodal.tokenizers.ffmpeg import open_media, reading
 from multimodal.tokenizers.video.decode import EARLY_S, TOLERANCE_S, Film, FilmHeader, cut_off
-from multimodal.tokenizers.video.plan import Unplanned, runs_for, shown_at
+from multimodal.tokenizers.video.plan import UnplannedError, runs_for, shown_at
 
 SAY_WHAT_IS_REFERRED_TO = frozenset({"h264", "mpeg1video", "mpeg2video", "mpeg4"})  # HEVC says it for the highest temporal layer only
+
+TIMED_FROM_THE_START = ("mpeg", "mpegvideo")  # only some pictures have a time; FFmpeg counts on from there, and errs after a jump
 
 
 class PyAVFilm(Film):
     """A film opened by PyAV; see ``Film``.
 
-    The packets of a clip are read first. Their times tell which pictures are wanted, so that only those are decoded, and what they refer to.
+    The packets of a clip are read first. Their times tell which pictures are wanted: only those are decoded, and what they refer to.
 
     Args:
         data: the file.
@@ -58,7 +61,7 @@ class PyAVFilm(Film):
         with reading():
             try:
                 return self._stacked(self._planned(times_s), len(times_s))
-            except (Unplanned, av.InvalidDataError):  # pictures without times, or lost: what can be decoded decides
+            except (UnplannedError, av.FFmpegError):  # pictures without times, or damaged: what can be decoded decides
                 self._open_again()
                 return self._stacked(self._found(times_s), len(times_s))
 
@@ -83,37 +86,39 @@ class PyAVFilm(Film):
         """Yield the picture of each time, having decoded only what it rests on.
 
         Raises:
-            Unplanned: the packets do not tell enough, or other pictures come out than they announce.
+            UnplannedError: the packets do not tell enough, or other pictures come out than they announce.
         """
+        if self._ordered_by_decoding:
+            raise UnplannedError
         moments = [self._begin + math.floor((time + EARLY_S) / self._stream.time_base) for time in times_s]
         self._seek(times_s[0])
         try:
             packets, due, runs = self._plan(moments)
-        except Unplanned:  # a file without an index: FFmpeg guesses places, and may land too late
+        except UnplannedError:  # a file without an index: FFmpeg guesses places, and may land too late
             self._open_again()
             packets, due, runs = self._plan(moments)
-        expected = iter(due)
+        wanted, expected = set(due), iter(due)
         awaited = next(expected, None)
         for run in runs:
-            for frame in self._decoded(packets[run.start : run.stop], set(due)):
+            for frame in self._decoded(packets[run.start : run.stop], wanted):
                 while awaited is not None and frame.pts == awaited:
                     yield frame
                     awaited = next(expected, None)
         if awaited is not None:
-            raise Unplanned
+            raise UnplannedError
 
     def _plan(self, moments: Sequence[int]) -> tuple[list[Packet[VideoStream]], list[int], list[range]]:
         """Read the packets from here to the last moment; return them, when each moment's picture is due, and the runs to decode."""
         packets, end = self._packets(moments[-1])
-        late_s = float((moments[-1] - end) * self._stream.time_base) - EARLY_S
         due = shown_at(packets, moments)
-        if late_s > TOLERANCE_S:
-            raise Unplanned
+        if (moments[-1] - end) * self._stream.time_base > TOLERANCE_S + EARLY_S:
+            raise UnplannedError
         return packets, due, runs_for(packets, set(due))
 
     def _packets(self, last: int) -> tuple[list[Packet[VideoStream]], float]:
         """Read the packets of all pictures that are due by ``last``; return them, and when their pictures end."""
-        packets, end = [], -math.inf
+        packets: list[Packet[VideoStream]] = []
+        end = -math.inf
         for packet in self._container.demux(self._stream):
             if packet.dts is None and packet.pts is None:  # after the last one
                 return packets, end
@@ -126,11 +131,11 @@ class PyAVFilm(Film):
     def _decoded(self, packets: Sequence[Packet[VideoStream]], wanted: Collection[int]) -> Iterator[VideoFrame]:
         """Decode a run of packets; of those whose pictures are not wanted, only what others refer to."""
         context = self._stream.codec_context
-        unwanted = "NONREF" if context.name in SAY_WHAT_IS_REFERRED_TO else "DEFAULT"
+        says = context.name in SAY_WHAT_IS_REFERRED_TO
         context.flush_buffers()
         try:
             for packet in packets:
-                context.skip_frame = "DEFAULT" if packet.pts in wanted else unwanted
+                context.skip_frame = "NONREF" if says and packet.pts not in wanted else "DEFAULT"
                 yield from packet.decode()
             yield from context.decode(None)
         finally:
@@ -169,12 +174,25 @@ class PyAVFilm(Film):
 
     def _seek(self, time_s: float) -> None:
         """Go to a key frame at or before ``time_s``, or near it."""
+        if self._container.format.name in TIMED_FROM_THE_START:
+            return self._open_again()
         self._container.seek(self._begin + int(time_s / self._stream.time_base), stream=self._stream)
 
     def _timed(self) -> Iterator[tuple[float, VideoFrame]]:
-        for frame in self._container.decode(self._stream):
-            if frame.pts is not None:
-                yield float((frame.pts - self._begin) * self._stream.time_base), frame
+        """Yield pictures and their times; pictures of no known time are left out."""
+        due: deque[int] = deque()
+        for packet in self._container.demux(self._stream):
+            if packet.size and packet.dts is not None:
+                due.append(packet.dts)
+            for frame in packet.decode():
+                ticks = (due.popleft() if due else None) if self._ordered_by_decoding else frame.pts
+                if ticks is not None:
+                    yield float((ticks - self._begin) * self._stream.time_base), frame
+
+    @property
+    def _ordered_by_decoding(self) -> bool:
+        """Whether a picture's time is that of its decoding, and those of display are the same in turn: as with H.264 in an AVI."""
+        return self._container.format.name == "avi" and self._stream.codec_context.name == "h264"
 
     def _seconds(self) -> float:
         stream, container = self._stream, self._container

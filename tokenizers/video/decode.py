@@ -15,10 +15,8 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from multimodal.tokenizers.containers import check_complete, container_of
-from multimodal.tokenizers.ffmpeg import torchcodec_works
 
 CONTAINERS = ("avi", "mov", "matroska", "mpeg", "mpegvideo", "mpegts", "ogg")
-LEFT_TO_PYAV = ("avi", "mpeg", "mpegvideo", "mpegts")  # the first it reads faster; in streams FFmpeg may land too late, and it notices
 TOLERANCE_S = 0.5  # that the last picture may stay longer than it says
 EARLY_S = 1e-3  # a picture that is due so soon is shown: Matroska rounds times to milliseconds
 
@@ -91,7 +89,7 @@ class VideoLimits:
 
 
 def open_film(data: bytes, limits: VideoLimits | None = None) -> Film:
-    """Open a film: with torchcodec where it works, else, and AVI and MPEG streams always, with PyAV.
+    """Open a film.
 
     Args:
         data: the file: AVI, MP4 and its kin, Matroska and WebM, MPEG programs and transport streams, Ogg; its contents tell which.
@@ -109,19 +107,11 @@ def open_film(data: bytes, limits: VideoLimits | None = None) -> Film:
     if name not in CONTAINERS:
         raise ValueError(f"no video stream in it: a {name} file holds sound.")
     check_complete(data)
-    film = _opened(name, data)
-    limits.check(film.header)
-    return film
-
-
-def _opened(name: str, data: bytes) -> Film:
-    if torchcodec_works() and name not in LEFT_TO_PYAV:
-        from multimodal.tokenizers.video.by_torchcodec import TorchcodecFilm
-
-        return TorchcodecFilm(data)
     from multimodal.tokenizers.video.by_pyav import PyAVFilm
 
-    return PyAVFilm(data)
+    film = PyAVFilm(data)
+    limits.check(film.header)
+    return film
 
 
 def decode_clip(
@@ -129,7 +119,7 @@ def decode_clip(
 ) -> UInt8[Tensor, "f 3 h w"]:
     """Return pictures at equal distances in time, each the one that is shown then; so variable frame rates come out right.
 
-    Only the pictures since the last key frame before the clip are decoded.
+    Only pictures of the clip, and those that they refer to, are decoded.
 
     Args:
         data: the file; see ``open_film``.

@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 from typing import Protocol, runtime_checkable
 
 
-class Unplanned(Exception):
+class UnplannedError(Exception):
     """The packets do not tell enough: the film has to be decoded from where it can be, up to the moments."""
 
 
@@ -44,12 +44,12 @@ def shown_at(packets: Sequence[TimedPacket], moments: Sequence[int]) -> list[int
         moments: in ticks.
 
     Raises:
-        Unplanned: a packet has no time, or no picture was due by a moment.
+        UnplannedError: a packet has no time, or no picture was due by a moment.
     """
     due = sorted(_time(packet) for packet in packets if packet.size and not packet.is_discard)
     places = [bisect_right(due, moment) - 1 for moment in moments]
     if min(places) < 0:
-        raise Unplanned
+        raise UnplannedError
     return [due[place] for place in places]
 
 
@@ -63,7 +63,7 @@ def runs_for(packets: Sequence[TimedPacket], wanted: Collection[int]) -> list[ra
         wanted: when the wanted pictures are due, in ticks.
 
     Raises:
-        Unplanned: a wanted picture has no key frame before it.
+        UnplannedError: a wanted picture has no key frame before it.
     """
     keys: list[int] = []
     runs: list[range] = []
@@ -74,7 +74,7 @@ def runs_for(packets: Sequence[TimedPacket], wanted: Collection[int]) -> list[ra
             continue
         start = next((key for key in reversed(keys) if _time(packets[key]) <= _time(packet)), None)
         if start is None:
-            raise Unplanned
+            raise UnplannedError
         while runs and start <= runs[-1].stop:  # begun already: starting again would decode the same pictures twice
             start = min(start, runs.pop().start)
         runs.append(range(start, place + 1))
@@ -83,5 +83,5 @@ def runs_for(packets: Sequence[TimedPacket], wanted: Collection[int]) -> list[ra
 
 def _time(packet: TimedPacket) -> int:
     if packet.pts is None:
-        raise Unplanned
+        raise UnplannedError
     return packet.pts

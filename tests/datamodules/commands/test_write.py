@@ -132,7 +132,7 @@ def test_a_process_that_dies_is_one_line(make_source, tmp_path, write, monkeypat
         raise ChildProcessError("worker process 7 was ended by signal 9")
         yield
 
-    monkeypatch.setattr("multimodal.datamodules.writing.writer.run_jobs", die)
+    monkeypatch.setattr("multimodal.datamodules.jobs.folder_run.run_jobs", die)
     code, _, error = write(make_source(), tmp_path / "out")
     assert (code, error) == (2, "error: worker process 7 was ended by signal 9\n")
     assert run_jobs is not die
