@@ -257,7 +257,10 @@ class EpochLoader(DataLoader):
         if workers and deliveries._worker_pids_set:
             _remove_worker_pids(id(deliveries))  # else torch raises again, at any later moment, from a signal handler
             deliveries._worker_pids_set = False
-        wait([worker.sentinel for worker in workers], timeout=2)
+        gone = wait([worker.sentinel for worker in workers], timeout=2)
+        for worker in workers:
+            if worker.sentinel in gone:
+                worker.join(10)  # its files are closed before it has an exit code, long before where the machine is busy
         dead = [number for number, worker in enumerate(workers) if worker.exitcode not in (None, 0)]
         with suppress(AttributeError, RuntimeError):
             deliveries._shutdown_workers()

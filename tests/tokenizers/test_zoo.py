@@ -77,13 +77,14 @@ def decode_them_all() -> None:
             continue
 
 
-def test_the_whole_zoo_stays_below_a_gigabyte():
-    code = "import resource; from tests.tokenizers.test_zoo import decode_them_all; decode_them_all(); "
-    code += "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+def test_the_whole_zoo_takes_less_than_half_a_gigabyte():
+    peak = "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"  # in kB; the libraries take more on one machine than on another
+    code = f"import resource; from tests.tokenizers.test_zoo import decode_them_all; {peak}; decode_them_all(); {peak}"
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr[-3000:]
-    assert 1024 * int(result.stdout.split()[-1]) < GIGABYTE
+    before, after = map(int, result.stdout.split()[-2:])
+    assert 1024 * (after - before) < GIGABYTE / 2
 
 
 REAL = {
