@@ -16,8 +16,8 @@ MULTIMODAL = [sys.executable, "-m", "multimodal"]
 COMMANDS = (
     "python -m benchmarks.demo.digits data/demo/digits",
     "python -m benchmarks.demo.tunes data/demo/tunes",
-    "multimodal shards write data/demo/digits --to data/demo/shards/digits --split folders",
-    "multimodal shards write data/demo/tunes --to data/demo/shards/tunes --split folders",
+    "multimodal shards write data/demo/digits --to data/demo/shards/digits --split folders --overwrite",
+    "multimodal shards write data/demo/tunes --to data/demo/shards/tunes --split folders --overwrite",
     "multimodal fit --config configs/tokenizer/digits.yaml",
     "multimodal fit --config configs/pretrain/demo.yaml",
     "multimodal test --config runs/demo/pretrain/config.yaml --ckpt_path runs/demo/pretrain/checkpoints/last.ckpt",

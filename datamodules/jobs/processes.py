@@ -16,6 +16,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from multiprocessing import connection
 from typing import Any
 
@@ -46,7 +47,8 @@ class _Workers:
         for _ in range(num_workers):
             ours, theirs = context.Pipe()
             process = context.Process(target=_work, args=(function, self.counts, theirs), daemon=True)
-            process.start()
+            with _interrupts_held():
+                process.start()
             theirs.close()  # so that the end of the process is the end of the pipe
             self.pipes.append(ours)
             self.processes.append(process)
@@ -108,6 +110,19 @@ class _Workers:
             if process.is_alive():
                 process.kill()
                 process.join()
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Hold Ctrl-C back, from this process for a moment and from those that it starts for good: the parent decides what ends."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _work(function: Callable[[Any], Any], counts: Any, pipe: connection.Connection) -> None:
