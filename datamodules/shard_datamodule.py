@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningDataModule
 
+from multimodal.datamodules.shards.cache import OpenShards, ShardCache
 from multimodal.datamodules.shards.index import ShardIndex, StoredIds
 from multimodal.datamodules.streaming.bad_samples import BadSamples, OnError
 from multimodal.datamodules.streaming.batching import Batching, FixedBatches, TokenBatches
-from multimodal.datamodules.streaming.cache import OpenShards, ShardCache
 from multimodal.datamodules.streaming.lengths import Lengths
 from multimodal.datamodules.streaming.locations import open_sources
 from multimodal.datamodules.streaming.mixture import Mixture

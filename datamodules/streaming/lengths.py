@@ -12,8 +12,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from multimodal.atomic import atomic_file
 from multimodal.batch import collate
+from multimodal.datamodules.shards.cache import OpenShards, file_lock
 from multimodal.datamodules.shards.keys import stable_hash
-from multimodal.datamodules.streaming.cache import OpenShards, file_lock
 from multimodal.datamodules.streaming.plan import EpochPlan
 from multimodal.datamodules.streaming.preparation import SamplePreparation
 from multimodal.errors import SampleError

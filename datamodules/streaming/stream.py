@@ -15,10 +15,10 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from torch.utils.data._utils.signal_handling import _remove_worker_pids
 
 from multimodal.batch import Batch, Sample, collate
+from multimodal.datamodules.shards.cache import OpenShards
 from multimodal.datamodules.shards.keys import stable_hash
 from multimodal.datamodules.streaming.bad_samples import BadSamples
 from multimodal.datamodules.streaming.batching import Batching
-from multimodal.datamodules.streaming.cache import OpenShards
 from multimodal.datamodules.streaming.plan import EpochPlan, Reads
 from multimodal.datamodules.streaming.preparation import SamplePreparation
 from multimodal.errors import SampleError

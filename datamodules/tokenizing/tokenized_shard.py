@@ -15,12 +15,12 @@ from torch import Tensor
 
 from multimodal.batch import Item, Sample, collate
 from multimodal.datamodules.jobs.run_jobs import advance
+from multimodal.datamodules.shards.cache import ShardCache
 from multimodal.datamodules.shards.contents import METADATA, Contents
 from multimodal.datamodules.shards.index import ShardInfo
 from multimodal.datamodules.shards.index_schema import MOST_VIEWS
 from multimodal.datamodules.shards.reader import RawSample, ShardReader
 from multimodal.datamodules.shards.shard_file import ShardFile
-from multimodal.datamodules.streaming.cache import ShardCache
 from multimodal.datamodules.tokenizing.id_arrays import id_dtype, ids_to_npy
 from multimodal.datamodules.tokenizing.stored_ids import crop_seed, ids_field, own_tokenizer
 from multimodal.errors import SampleError

@@ -18,10 +18,10 @@ from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from PIL import Image
 
 from multimodal.datamodules.shard_datamodule import ShardDataModule
+from multimodal.datamodules.shards.cache import ShardCache
 from multimodal.datamodules.shards.contents import Contents
 from multimodal.datamodules.shards.index import ShardIndex, field_info
 from multimodal.datamodules.shards.shard_file import ShardFile
-from multimodal.datamodules.streaming.cache import ShardCache
 from multimodal.datamodules.streaming.mixture import Mixture
 from multimodal.masking import MaskReplaceKeep, RandomMasking
 from multimodal.modality import Modality

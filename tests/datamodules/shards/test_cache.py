@@ -6,8 +6,8 @@ import fsspec
 import pytest
 
 from multimodal.datamodules.shard_datamodule import ShardDataModule
+from multimodal.datamodules.shards.cache import OpenShards, ShardCache
 from multimodal.datamodules.shards.index import ShardIndex
-from multimodal.datamodules.streaming.cache import OpenShards, ShardCache
 from multimodal.datamodules.streaming.locations import open_sources
 from multimodal.errors import SampleError
 
