@@ -1,80 +1,22 @@
-import hashlib
 import json
-import signal
-import subprocess
-import sys
-import time
 from collections import Counter
 
-import numpy as np
 import pytest
 import torch
-import yaml
-from PIL import Image
 
 from multimodal.batch import Item
 from multimodal.datamodules.commands import main
-from multimodal.datamodules.jobs.journal import JOURNAL_NAME
-from multimodal.datamodules.jobs.parts import Part
 from multimodal.datamodules.shards.index import ShardIndex
 from multimodal.datamodules.shards.reader import ShardReader
 from multimodal.datamodules.streaming.locations import open_sources
 from multimodal.datamodules.tokenizing.stored_ids import StoredViews, check_stored, crop_seed
 from multimodal.datamodules.tokenizing.tokenize import RunOptions, tokenize_shards
-from multimodal.datamodules.tokenizing.tokenized_shard import ShardTokenizer, TokenizeSettings, build_parts
+from multimodal.datamodules.tokenizing.tokenized_shard import TokenizeSettings, build_parts
 from multimodal.datamodules.tokenizing.tokenizer_recipe import TokenizerRecipe
 from multimodal.errors import SampleError
 from multimodal.protocols import Tokenizer, Transform
-from multimodal.tokenizers.image import DiscreteVAE
-from multimodal.tokenizers.midi import write_notes
 
-COUNT = 24
-
-
-@pytest.fixture
-def pictures(tmp_path):
-    """Shards of noise pictures of many sizes, in train and val."""
-    generator = np.random.default_rng(0)
-    for number in range(COUNT):
-        path = tmp_path / "pictures" / ("val" if number % 4 == 0 else "train") / "abc"[number % 3] / f"{number:03d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        size = 20 + number % 7, 18 + number % 11, 3
-        Image.fromarray(generator.integers(256, size=size, dtype=np.uint8)).save(path)
-    return write(tmp_path, "pictures")
-
-
-def write(tmp_path, name):
-    arguments = ["--split", "folders", "--samples-per-shard", "5", "--workers", "0"]
-    assert main(["write", str(tmp_path / name), "--to", str(tmp_path / f"{name}-shards"), *arguments]) == 0
-    return ShardIndex.load(tmp_path / f"{name}-shards")
-
-
-@pytest.fixture
-def recipe(tmp_path):
-    """Two views of one random crop, and a tokenizer of random weights."""
-    torch.manual_seed(0)
-    tokenizer = DiscreteVAE(num_tokens=300, num_layers=2, width=4, codebook_dim=4)
-    with torch.no_grad():
-        for weight in tokenizer.parameters():
-            weight.mul_(1.0 if weight.ndim > 1 else 0.0)  # without biases the ids depend on the pixels alone
-    tokenizer.save_pretrained(tmp_path / "tokenizer")
-    settings = {"class_path": "multimodal.tokenizers.image.ImageTransform", "init_args": {"size": 16, "tokenizer_size": 8}}
-    (tmp_path / "transform.yaml").write_text(yaml.safe_dump(settings))
-    return TokenizerRecipe.from_files(tmp_path / "transform.yaml", tmp_path / "tokenizer")
-
-
-@pytest.fixture
-def tunes(tmp_path):
-    """Shards of pieces of 10 to 33 notes, all in train."""
-    for number in range(COUNT):
-        count = 10 + number
-        pitches = 60 + torch.arange(count) * (number + 1) % 12
-        notes = torch.stack([torch.arange(count) * 240, pitches, torch.full((count,), 240), torch.full((count,), 80)], 1)
-        path = tmp_path / "tunes/train/x" / f"{number:03d}.mid"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(write_notes(notes))
-    return write(tmp_path, "tunes")
-
+COUNT = 24  # pictures, and tunes
 
 TUNES = TokenizerRecipe(
     json.dumps({"class_path": "multimodal.tokenizers.midi.MidiTransform", "init_args": {"max_notes": 16, "min_notes": 4, "transpose": 3}})
@@ -87,10 +29,6 @@ def samples(index, split):
         reader = ShardReader(index.location(shard), shard.samples)
         for position in range(shard.samples):
             yield reader.read(position)
-
-
-def hashes(folder):
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.glob("*.*"))}
 
 
 def settings(name="sight", **more):
@@ -252,95 +190,6 @@ def test_a_second_modality_joins_the_first(pictures, tunes, recipe, tmp_path, ma
     assert "m.1.ids.npy" not in fewer.fields
 
 
-@pytest.mark.slow
-def test_processes_parts_and_a_second_run_give_the_same_bytes(pictures, recipe, tmp_path):
-    how = settings(crops=2, batch_size=3)
-    for _ in range(2):
-        tokenize_shards(pictures, tmp_path / "one", recipe, how, RunOptions(overwrite=True))
-    tokenize_shards(pictures, tmp_path / "processes", recipe, how, RunOptions(num_workers=2))
-    for number in (2, 3, 1):
-        result = tokenize_shards(pictures, tmp_path / "parts", recipe, how, RunOptions(part=Part(number, 3)))
-        assert (result.index is not None) == (number == 1)
-    assert hashes(tmp_path / "one") == hashes(tmp_path / "processes") == hashes(tmp_path / "parts")
-    assert len(hashes(tmp_path / "one")) == 1 + 4 + 2
-
-
-@pytest.mark.slow
-def test_ray_gives_the_same_bytes(pictures, recipe, tmp_path):
-    pytest.importorskip("ray")
-    how = settings(crops=2)
-    tokenize_shards(pictures, tmp_path / "local", recipe, how)
-    tokenize_shards(pictures, tmp_path / "ray", recipe, how, RunOptions(num_workers=2, engine="ray"))
-    assert hashes(tmp_path / "local") == hashes(tmp_path / "ray")
-
-
-def test_an_interrupted_run_goes_on_to_the_same_bytes(pictures, recipe, tmp_path, monkeypatch):
-    tokenize_shards(pictures, tmp_path / "whole", recipe, settings())
-    encode, calls = ShardTokenizer.encode, []
-
-    def fail_in_the_third(self, items):
-        calls.append(len(items))
-        if len(calls) == 4:  # the first looks whether tokenizer and transform fit
-            raise KeyboardInterrupt
-        return encode(self, items)
-
-    monkeypatch.setattr(ShardTokenizer, "encode", fail_in_the_third)
-    with pytest.raises(KeyboardInterrupt):
-        tokenize_shards(pictures, tmp_path / "ids", recipe, settings())
-    assert not (tmp_path / "ids/index.json").exists()
-    monkeypatch.setattr(ShardTokenizer, "encode", encode)
-    assert tokenize_shards(pictures, tmp_path / "ids", recipe, settings()).kept == 2
-    assert hashes(tmp_path / "ids") == hashes(tmp_path / "whole")
-    assert not list((tmp_path / "ids").glob(f"{JOURNAL_NAME}*"))
-
-
-def test_what_another_tokenizer_or_setting_had_finished_is_made_again(pictures, recipe, tmp_path, monkeypatch):
-    real = ShardIndex.save
-
-    def fail(self, folder):
-        raise OSError("killed before the index")
-
-    for change in ({"seed": 1}, {"crops": 2}, {"batch_size": 2}, {"train_splits": ()}, {"drop_fields": ("json",)}):
-        monkeypatch.setattr(ShardIndex, "save", fail)
-        with pytest.raises(OSError, match="killed"):
-            tokenize_shards(pictures, tmp_path / str(change), recipe, settings())
-        monkeypatch.setattr(ShardIndex, "save", real)
-        assert tokenize_shards(pictures, tmp_path / str(change), recipe, settings(**change)).kept == 0
-
-
-KILLED = """
-import sys
-from multimodal.datamodules.tokenizing import tokenized_shard
-from multimodal.datamodules.commands import main
-import time
-encode = tokenized_shard.ShardTokenizer.encode
-def slow(self, items):
-    time.sleep(0.3)
-    return encode(self, items)
-tokenized_shard.ShardTokenizer.encode = slow
-sys.exit(main(sys.argv[1:]))
-"""
-
-
-@pytest.mark.slow
-def test_a_killed_run_goes_on_to_the_same_bytes(pictures, recipe, tmp_path):
-    arguments = ["tokenize", str(pictures.root), "--modality", "sight", "--workers", "0", "--crops", "2"]
-    arguments += ["--transform", str(tmp_path / "transform.yaml"), "--tokenizer", str(tmp_path / "tokenizer")]
-    target = tmp_path / "ids"
-    process = subprocess.Popen([sys.executable, "-c", KILLED, *arguments, "--to", str(target)])
-    deadline = time.monotonic() + 60
-    while len(list(target.glob("*.tar"))) < 2 and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (target / "index.json").exists()
-    assert len(list(target.glob("*.tar"))) >= 2
-    assert main([*arguments, "--to", str(target)]) == 0
-    assert main([*arguments, "--to", str(tmp_path / "whole")]) == 0
-    assert hashes(target) == hashes(tmp_path / "whole")
-    assert len(list(target.iterdir())) == len(hashes(target))
-
-
 def test_bad_samples_stop_the_run_or_are_written_without_ids(make_source, tmp_path):
     source = make_source(count=20)
     (source / "c1/0005.num").write_text("five")
@@ -450,7 +299,7 @@ def test_a_missing_device_is_said():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
-def test_a_gpu_gives_the_ids_of_the_cpu(pictures, recipe, tmp_path):
+def test_a_gpu_gives_the_ids_of_the_cpu(pictures, recipe, tmp_path, hashes):
     for device in ("cpu", "cuda"):
         tokenize_shards(pictures, tmp_path / device, recipe, settings(device=device))
     assert len(hashes(tmp_path / "cpu")) == len(hashes(tmp_path / "cuda"))
