@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from multimodal.batch import Batch, Item
+from multimodal.recorded import Recorded
 
 
 @dataclass(frozen=True)
@@ -115,8 +116,8 @@ class Tokenizer(nn.Module, ABC):
         """Return a hash (hex) of class, settings and weights: tokenizers with equal fingerprints give equal ids."""
 
 
-class Embed(nn.Module, ABC):
-    """How a modality enters the encoder.
+class Embed(Recorded, nn.Module, ABC):
+    """How a modality enters the encoder. Its constructor takes the width first, and settings that are plain or build a part.
 
     ``tokens`` cuts the values into tokens; ``forward`` turns tokens into vectors and puts the mask where one is to be shown.
     Between the two the corruption may replace inputs.

@@ -1,28 +1,50 @@
 """The encoder and its parts."""
 
 from multimodal.nn.attention import Attention
-from multimodal.nn.block import Block, DropPath, LayerNorm, LayerScale, Mlp
-from multimodal.nn.encoder import Encoded, Encoder, initialize_linear, pool_mean
+from multimodal.nn.bias import Alibi, BucketedBias, PositionBias, RelativeBias2d
+from multimodal.nn.block import Block, BlockParts, DeepNormBlock, ParallelBlock, PostNormBlock, initialize_linear
+from multimodal.nn.content_bias import ContentBias, GatedBias, RelativeKeyQuery
+from multimodal.nn.encoder import Encoded, Encoder, pool_mean
+from multimodal.nn.mlp import GatedMlp, GeGlu, Mlp, SwiGlu
+from multimodal.nn.norm import DropPath, LayerNorm, LayerScale, RmsNorm
 from multimodal.nn.packing import Packing
-from multimodal.nn.positions import LearnedPosition, RotaryPosition, SinCosPosition, SinCosPosition2d
+from multimodal.nn.plan import AttentionPlan
+from multimodal.nn.positions import ConvPosition, LearnedPosition, RotaryPosition, SinCosPosition, SinCosPosition2d
 from multimodal.nn.prediction import Prediction, PredictionHead
 
 __all__ = [
+    "Alibi",
     "Attention",
+    "AttentionPlan",
     "Block",
+    "BlockParts",
+    "BucketedBias",
+    "ContentBias",
+    "ConvPosition",
+    "DeepNormBlock",
     "DropPath",
     "Encoded",
     "Encoder",
+    "GatedBias",
+    "GatedMlp",
+    "GeGlu",
     "LayerNorm",
     "LayerScale",
     "LearnedPosition",
     "Mlp",
     "Packing",
+    "ParallelBlock",
+    "PositionBias",
+    "PostNormBlock",
     "Prediction",
     "PredictionHead",
+    "RelativeBias2d",
+    "RelativeKeyQuery",
+    "RmsNorm",
     "RotaryPosition",
     "SinCosPosition",
     "SinCosPosition2d",
+    "SwiGlu",
     "initialize_linear",
     "pool_mean",
 ]

@@ -1,94 +1,32 @@
-"""One layer of the encoder, and its small parts.
+"""One layer of the encoder.
 
-Letters in shapes: n tokens, d width.
+Each block has two halves around the mixing of attention, ``project`` and ``finish``, that treat tokens one by one: that is what lets tokens
+of several experts mix in one attention (``multiway.py``).
+
+Letters in shapes: n tokens, d width, h heads, e width of a head.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from typing import NamedTuple
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from multimodal.nn.attention import Attention
+from multimodal.nn.norm import DropPath, LayerScale
 from multimodal.nn.packing import Packing
+from multimodal.nn.plan import AttentionPlan
 
 
-class Mlp(nn.Module):
-    """Two linear layers with GELU between.
-
-    Args:
-        dim: width of input and output.
-        ratio: width of the hidden layer, in widths of the input.
-        dropout: share of outputs dropped in training.
-    """
-
-    def __init__(self, dim: int, ratio: float = 4.0, dropout: float = 0.0) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(dim, round(dim * ratio))
-        self.fc2 = nn.Linear(round(dim * ratio), dim)
-        self.act = nn.GELU()
-        self.drop = nn.Dropout(dropout)
-
-    def forward(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
-        """Transform each token by itself."""
-        return self.drop(self.fc2(self.act(self.fc1(x))))
-
-
-class LayerNorm(nn.LayerNorm):
-    """Layer norm with the eps of BEiT and ViT.
+class BlockParts(NamedTuple):
+    """What a block is built from.
 
     Args:
         dim: width.
-        eps: added to the variance.
-    """
-
-    def __init__(self, dim: int, eps: float = 1e-6) -> None:
-        super().__init__(dim, eps=eps)
-
-
-class LayerScale(nn.Module):
-    """Multiply each channel by a learned number (CaiT, https://arxiv.org/abs/2103.17239).
-
-    Args:
-        dim: width.
-        init: first value. BEiT base 0.1, BEiT large 1e-5.
-    """
-
-    def __init__(self, dim: int, init: float) -> None:
-        super().__init__()
-        self.gamma = nn.Parameter(torch.full((dim,), init))
-
-    def forward(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
-        """Scale."""
-        return x * self.gamma
-
-
-class DropPath(nn.Module):
-    """Drop a branch for whole sequences in training (stochastic depth, https://arxiv.org/abs/1603.09382).
-
-    Args:
-        rate: share of the sequences that skip the branch, in [0, 1).
-    """
-
-    def __init__(self, rate: float) -> None:
-        super().__init__()
-        self.rate = rate
-
-    def forward(self, x: Float[Tensor, "n d"], packing: Packing) -> Float[Tensor, "n d"]:
-        """Zero the branch of some sequences and scale up the others."""
-        if not self.training or self.rate == 0:
-            return x
-        kept = (torch.rand(len(packing.lengths), device=x.device) >= self.rate) / (1 - self.rate)
-        return x * kept[packing.sequence, None]
-
-
-class Block(nn.Module):
-    """Pre-norm transformer layer (ViT, https://arxiv.org/abs/2010.11929).
-
-    Args:
-        dim: width.
+        depth: layers of the whole encoder.
         attention: builds the attention from the width.
         mlp: builds the MLP from the width.
         norm: builds a norm from the width.
@@ -96,22 +34,122 @@ class Block(nn.Module):
         drop_path: stochastic-depth rate of both branches.
     """
 
-    def __init__(
-        self,
-        dim: int,
-        attention: Callable[[int], Attention],
-        mlp: Callable[[int], nn.Module] = Mlp,
-        norm: Callable[[int], nn.Module] = LayerNorm,
-        layer_scale: float | None = None,
-        drop_path: float = 0.0,
-    ) -> None:
-        super().__init__()
-        self.norm1, self.norm2 = norm(dim), norm(dim)
-        self.attn, self.mlp = attention(dim), mlp(dim)
-        self.scale1, self.scale2 = (nn.Identity() if layer_scale is None else LayerScale(dim, layer_scale) for _ in range(2))
-        self.drop_path = DropPath(drop_path)
+    dim: int
+    depth: int
+    attention: Callable[[int], Attention]
+    mlp: Callable[[int], nn.Module]
+    norm: Callable[[int], nn.Module]
+    layer_scale: float | None = None
+    drop_path: float = 0.0
 
-    def forward(self, x: Float[Tensor, "n d"], packing: Packing, rotate: Callable[[Tensor], Tensor] | None = None) -> Float[Tensor, "n d"]:
-        """Transform tokens in packed order; see ``Attention.forward``."""
-        x = x + self.drop_path(self.scale1(self.attn(self.norm1(x), packing, rotate)), packing)
+
+class Block(nn.Module):
+    """Pre-norm transformer layer (ViT, https://arxiv.org/abs/2010.11929).
+
+    Args:
+        parts: what it is built from (filled in by the encoder).
+    """
+
+    def __init__(self, parts: BlockParts) -> None:
+        super().__init__()
+        dim, scale = parts.dim, parts.layer_scale
+        self.norm1, self.norm2 = parts.norm(dim), parts.norm(dim)
+        self.attn, self.mlp = parts.attention(dim), parts.mlp(dim)
+        self.scale1, self.scale2 = (nn.Identity() if scale is None else LayerScale(dim, scale) for _ in range(2))
+        self.drop_path = DropPath(parts.drop_path)
+
+    def initialize(self, number: int) -> None:
+        """Draw the first weights of layer ``number`` (from 1): the branches of deep layers start small (BEiT)."""
+        self.apply(initialize_linear)
+        for weight in (self.attn.proj.weight, self.mlp.fc2.weight):
+            weight.data.div_(math.sqrt(2 * number))
+
+    def forward(self, x: Float[Tensor, "n d"], plan: AttentionPlan) -> Float[Tensor, "n d"]:
+        """Transform tokens in packed order."""
+        return self.finish(x, self.attn.mix(*self.project(x), plan), plan.packing)
+
+    def project(self, x: Float[Tensor, "n d"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values, ``(n, h, e)``."""
+        return self.attn.project(self.norm1(x))
+
+    def finish(self, x: Float[Tensor, "n d"], mixed: Float[Tensor, "n h e"], packing: Packing) -> Float[Tensor, "n d"]:
+        """Add what attention has mixed, then the MLP."""
+        x = x + self.drop_path(self.scale1(self.attn.output(mixed)), packing)
         return x + self.drop_path(self.scale2(self.mlp(self.norm2(x))), packing)
+
+
+class ParallelBlock(Block):
+    """Attention and MLP side by side on one norm (GPT-J; ViT-22B, https://arxiv.org/abs/2302.05442).
+
+    Args:
+        parts: what it is built from (filled in by the encoder).
+    """
+
+    def __init__(self, parts: BlockParts) -> None:
+        super().__init__(parts)
+        self.norm2 = nn.Identity()
+
+    def finish(self, x: Tensor, mixed: Tensor, packing: Packing) -> Tensor:
+        """Add both branches."""
+        attended, transformed = self.scale1(self.attn.output(mixed)), self.scale2(self.mlp(self.norm1(x)))
+        return x + self.drop_path(attended + transformed, packing)
+
+
+class PostNormBlock(Block):
+    """Post-norm transformer layer: the norm follows the sum (BERT, data2vec 2.0; https://arxiv.org/abs/1706.03762).
+
+    Args:
+        parts: what it is built from (filled in by the encoder).
+        alpha: multiplies the input of each sum. 1 for BERT.
+    """
+
+    def __init__(self, parts: BlockParts, alpha: float = 1.0) -> None:
+        super().__init__(parts)
+        self.alpha = alpha
+
+    def initialize(self, number: int) -> None:
+        """Draw the first weights, the same way in all layers (BERT)."""
+        self.apply(initialize_linear)
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values, ``(n, h, e)``."""
+        return self.attn.project(x)
+
+    def finish(self, x: Tensor, mixed: Tensor, packing: Packing) -> Tensor:
+        """Add what attention has mixed, normalise, add the MLP, normalise."""
+        x = self.norm1(self.alpha * x + self.drop_path(self.scale1(self.attn.output(mixed)), packing))
+        return self.norm2(self.alpha * x + self.drop_path(self.scale2(self.mlp(x)), packing))
+
+
+class DeepNormBlock(PostNormBlock):
+    """Post-norm layer that stays stable in deep encoders (DeepNorm, https://arxiv.org/abs/2203.00555; BEATs).
+
+    The input of each sum is multiplied by ``alpha = (2 * depth) ** (1 / 4)``; the weights of values, outputs and MLP start smaller by
+    ``(8 * depth) ** (-1 / 4)``.
+
+    Args:
+        parts: what it is built from (filled in by the encoder).
+    """
+
+    def __init__(self, parts: BlockParts) -> None:
+        super().__init__(parts, alpha=(2 * parts.depth) ** 0.25)
+        self.beta = (8 * parts.depth) ** -0.25
+
+    def initialize(self, number: int) -> None:
+        """Draw the weights from Xavier's normal, those of values, outputs and MLP with gain beta."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_normal_(module.weight, gain=self.beta)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        for part in self.attn.qkv.weight.data.chunk(3)[:2]:
+            nn.init.xavier_normal_(part)
+        nn.init.xavier_normal_(self.attn.qkv.weight.data.chunk(3)[2], gain=self.beta)
+
+
+def initialize_linear(module: nn.Module) -> None:
+    """Draw the weights of linear and embedding layers from a truncated normal with std 0.02, and zero the biases (BERT, ViT, BEiT)."""
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+    if isinstance(module, nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)

@@ -1,24 +1,33 @@
 """The shared encoder: bidirectional, over packed sequences, of no modality.
 
-Letters in shapes: n tokens, s sequences, d width, a axes.
+Letters in shapes: n tokens, s sequences, d width, a axes, r register tokens, p class and register tokens, l length.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from functools import partial
+from dataclasses import replace
+from functools import cached_property, partial
 from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from multimodal.nn.attention import Attention
-from multimodal.nn.block import Block, LayerNorm, Mlp
+from multimodal.nn.bias import PositionBias
+from multimodal.nn.block import Block, BlockParts
+from multimodal.nn.content_bias import ContentBias
+from multimodal.nn.mlp import Mlp
+from multimodal.nn.multiway import MultiwayNorm, build
+from multimodal.nn.norm import LayerNorm
 from multimodal.nn.packing import Packing
-from multimodal.nn.positions import RotaryPosition
+from multimodal.nn.plan import AttentionPlan, Experts, places_of
+from multimodal.nn.positions import ConvPosition, RotaryPosition
+from multimodal.nn.special import SpecialTokens
+from multimodal.recorded import Recorded
 
 
 class Encoded(NamedTuple):
@@ -27,33 +36,48 @@ class Encoded(NamedTuple):
     Args:
         tokens: ``(n, d)``, in the order of the input.
         class_token: ``(s, d)``, or None for an encoder without class token.
+        registers: ``(s, r, d)``, or None for an encoder without.
     """
 
     tokens: Tensor
     class_token: Tensor | None
+    registers: Tensor | None = None
 
 
-class Encoder(nn.Module):
-    """Pre-norm transformer encoder, shared by all modalities (ViT, https://arxiv.org/abs/2010.11929; BEiT's options).
+class Encoder(Recorded, nn.Module):
+    """Transformer encoder, shared by all modalities; its options cover the published ones (ViT, BEiT, BERT, BEATs, ModernBERT, BEiT-3 ...).
 
-    The encoder sees vectors, the sequence that each belongs to and, for rotary positions, where each lies in its item. Other positions
-    are the embeddings' affair.
+    The encoder sees vectors, the sequence that each belongs to and, where positions enter the attention, where each lies in its item. Other
+    positions are the embeddings' affair.
 
     Args:
         dim: width of the tokens.
         depth: number of layers.
         num_heads: attention heads per layer.
-        attention_bias: which of the attention's projections have a bias. BEiT: query_value.
-        mlp: builds the MLP of a layer from the width.
+        block: the kind of layer: ``Block`` (pre-norm), ``PostNormBlock``, ``DeepNormBlock``, ``ParallelBlock``.
+        attention: builds the attention of a layer from width and number of heads.
+        mlp: builds the MLP of a layer from the width: ``Mlp``, ``GeGlu``, ``SwiGlu``.
         norm: builds a norm from the width. The default has the eps of BEiT, 1e-6.
+        norm_at: where a norm stands beside those of the layers: "output" (pre-norm encoders), "input" (BEATs), or "none" (BERT).
+        first_norm: False leaves out the norm before the first layer's attention, as ModernBERT does, whose embedding ends in one.
         layer_scale: first value of the layer scale; None: no layer scale. BEiT base 0.1, large 1e-5.
         drop_path: stochastic-depth rate of the last layer; it grows linearly from 0 in the first.
-        dropout: share of attention weights dropped in training.
-        rotary: builds rotary positions from the width of a head; None: positions come with the tokens alone.
+        rotary: builds rotary positions from the width of a head; None: none.
+        bias: builds what the places of two tokens add to the logits, from the number of heads; None: nothing.
+        share_bias: one bias for all layers, made once per step (BEiT pretraining, BEATs), or one for each (BEiT fine-tuning).
+        convolution: builds convolutional positions, added before the first layer, from the width; None: none.
+        window: local layers see tokens at most this many places away (ModernBERT: 64); None: all layers are global.
+        global_every: with a window, layers 0, this, twice this ... stay global.
+        local_rotary: rotary positions of the local layers; None: as ``rotary``.
         class_token: whether each sequence gets a learned first token that no modality predicts.
+        num_registers: learned tokens after the class token (DINOv2 registers; the distillation token of DeiT and AST).
+        special_positions: whether class and register tokens have learned positions of their own (ViT, MAE).
+        num_experts: weights that tokens of different experts do not share (Multiway); class and register tokens are of expert 0, and only
+            sequences with such tokens have them.
+        checkpoint_activations: compute a layer's activations again in the backward pass: less memory, a third more work.
 
     Raises:
-        ValueError: a size below 1, or rates outside [0, 1).
+        ValueError: a size below 1, a rate outside [0, 1), or settings that have no effect together.
     """
 
     def __init__(
@@ -61,50 +85,83 @@ class Encoder(nn.Module):
         dim: int = 192,
         depth: int = 6,
         num_heads: int = 3,
-        attention_bias: Literal["all", "query_value", "none"] = "all",
+        block: Callable[[BlockParts], Block] = Block,
+        attention: Callable[[int, int], Attention] = Attention,
         mlp: Callable[[int], nn.Module] = Mlp,
         norm: Callable[[int], nn.Module] = LayerNorm,
+        norm_at: Literal["output", "input", "none"] = "output",
+        first_norm: bool = True,
         layer_scale: float | None = None,
         drop_path: float = 0.0,
-        dropout: float = 0.0,
         rotary: Callable[[int], RotaryPosition] | None = None,
+        bias: Callable[[int], PositionBias] | None = None,
+        share_bias: bool = True,
+        convolution: Callable[[int], ConvPosition] | None = None,
+        window: int | None = None,
+        global_every: int = 3,
+        local_rotary: Callable[[int], RotaryPosition] | None = None,
         class_token: bool = False,
+        num_registers: int = 0,
+        special_positions: bool = False,
+        num_experts: int = 1,
+        checkpoint_activations: bool = False,
     ) -> None:
         super().__init__()
-        for name, size in (("dim", dim), ("depth", depth), ("num_heads", num_heads)):
+        for name, size in (("dim", dim), ("depth", depth), ("num_heads", num_heads), ("num_experts", num_experts)):
             if size < 1:
                 raise ValueError(f"{name} must be at least 1, got {size}.")
-        for name, rate in (("drop_path", drop_path), ("dropout", dropout)):
-            if not 0 <= rate < 1:
-                raise ValueError(f"{name} must be in [0, 1), got {rate}.")
-        self.dim, self.depth = dim, depth
-        attention = partial(Attention, num_heads=num_heads, bias=attention_bias, dropout=dropout)
+        if not 0 <= drop_path < 1:
+            raise ValueError(f"drop_path must be in [0, 1), got {drop_path}.")
+        if local_rotary and (window is None or rotary is None):
+            raise ValueError("local_rotary has an effect only with window and rotary: set them, or leave it out.")
+        if num_registers and not class_token:
+            raise ValueError(f"num_registers {num_registers} needs a class_token, which they follow.")
+        self.dim, self.depth, self.num_heads, self.num_experts = dim, depth, num_heads, num_experts
+        self.window, self.global_every, self.checkpoint_activations = window, global_every, checkpoint_activations
         rates = [drop_path * i / max(depth - 1, 1) for i in range(depth)]
-        self.blocks = nn.ModuleList(Block(dim, attention, mlp, norm, layer_scale, rate) for rate in rates)
-        self.norm = norm(dim)
+        parts = BlockParts(dim, depth, partial(_attention, attention, num_heads), mlp, norm, layer_scale)
+        self.blocks = nn.ModuleList(build(partial(block, parts._replace(drop_path=rate)), num_experts) for rate in rates)
+        self.input_norm = self._norm(norm) if norm_at == "input" else None
+        self.norm = self._norm(norm) if norm_at == "output" else None
         self.rotary = rotary(dim // num_heads) if rotary else None
-        self.class_token = nn.Parameter(torch.zeros(1, dim)) if class_token else None
-        self._initialize()
+        self.local_rotary = local_rotary(dim // num_heads) if local_rotary else None
+        self.convolution = convolution(dim) if convolution else None
+        self.bias = bias(num_heads) if bias and share_bias else None  # one for all layers; else each has its own
+        special = int(class_token) + num_registers
+        self.special = SpecialTokens(dim, special, special_positions) if special else None
+        for number, layer in enumerate(self.blocks, start=1):
+            layer.initialize(number)
+        if not first_norm:
+            for layer in self.layers(0):
+                layer.norm1 = nn.Identity()
+        if bias and not share_bias:
+            for layer in self.layers():
+                layer.attn.set_position_bias(bias(num_heads))
 
-    def _initialize(self) -> None:
-        self.apply(initialize_linear)
-        if self.class_token is not None:
-            nn.init.trunc_normal_(self.class_token, std=0.02)
-        for number, block in enumerate(self.blocks, start=1):  # BEiT: the branches of deep layers start small
-            for weight in (block.attn.proj.weight, block.mlp.fc2.weight):
-                weight.data.div_(math.sqrt(2 * number))
+    def _norm(self, norm: Callable[[int], nn.Module]) -> nn.Module:
+        return norm(self.dim) if self.num_experts == 1 else MultiwayNorm([norm(self.dim) for _ in range(self.num_experts)])
+
+    def layers(self, number: int | None = None) -> list[Block]:
+        """Return the blocks of all layers, or of layer ``number``; of a multiway encoder those of each expert."""
+        blocks = self.blocks if number is None else [self.blocks[number]]
+        return [expert for block in blocks for expert in (getattr(block, "experts", None) or [block])]
 
     def forward(
-        self, tokens: Float[Tensor, "n d"], sequence: Int[Tensor, " n"], coordinates: Shaped[Tensor, "n a"] | None = None
+        self,
+        tokens: Float[Tensor, "n d"],
+        sequence: Int[Tensor, " n"],
+        coordinates: Shaped[Tensor, "n a"] | None = None,
+        expert: Int[Tensor, " n"] | None = None,
     ) -> Encoded:
         """Encode tokens of several sequences, given in any order.
 
         Args:
             tokens: embedded tokens.
             sequence: the number of the sequence of each token, from 0. Tokens of one sequence see each other and no others.
-            coordinates: where each token lies in its item; needed for rotary positions only.
+            coordinates: where each token lies in its item; needed where positions enter the attention.
+            expert: of each token; None: all of expert 0.
         """
-        return self.forward_intermediates(tokens, sequence, coordinates)[0]
+        return self.forward_intermediates(tokens, sequence, coordinates, expert=expert)[0]
 
     def forward_intermediates(
         self,
@@ -112,39 +169,109 @@ class Encoder(nn.Module):
         sequence: Int[Tensor, " n"],
         coordinates: Shaped[Tensor, "n a"] | None = None,
         indices: Sequence[int] = (),
+        expert: Int[Tensor, " n"] | None = None,
     ) -> tuple[Encoded, list[Float[Tensor, "n d"]]]:
         """Encode, and return also the tokens after the layers ``indices`` (from 0; before the final norm)."""
-        num_sequences = 0
-        if self.class_token is not None:
-            num_sequences = int(sequence.max()) + 1 if len(sequence) else 0
-            tokens = torch.cat([self.class_token.expand(num_sequences, -1), tokens])
-            sequence = torch.cat([torch.arange(num_sequences, device=sequence.device), sequence])
-            coordinates = None if coordinates is None else F.pad(coordinates, (0, 0, num_sequences, 0))
+        expert = expert if self.num_experts > 1 else None
+        if self.special is None:
+            x, seen = self._forward_packed(tokens, sequence, coordinates, expert, indices)
+            return Encoded(x, None), seen
+        tokens, sequence, coordinates, expert, owners, num_sequences = self.special.prepend(tokens, sequence, coordinates, expert)
+        x, seen = self._forward_packed(tokens, sequence, coordinates, expert, indices)
+        firsts, start = self.special.read(x, owners, num_sequences), len(owners) * self.special.count
+        registers = firsts[:, 1:] if self.special.count > 1 else None
+        return Encoded(x[start:], firsts[:, 0], registers), [layer[start:] for layer in seen]
+
+    def _forward_packed(
+        self, tokens: Tensor, sequence: Tensor, coordinates: Tensor | None, expert: Tensor | None, indices: Sequence[int]
+    ) -> tuple[Tensor, list[Tensor]]:
         packing = Packing.from_sequence(sequence)
-        rotate = self._rotation(coordinates, packing)
-        x = tokens[packing.order]
-        intermediates = []
+        experts = None if expert is None else Experts.of(packing.pack(expert), packing, self.num_experts)
+        places = None
+        if coordinates is not None and self._needs_places:
+            for bias in self._position_biases():
+                bias.check(coordinates)
+            places = places_of(packing, coordinates)
+        plans = self._plans(AttentionPlan(packing, places=places, experts=experts), None if coordinates is None else packing.pack(coordinates))
+        x, seen = self._run(packing.pack(tokens), plans, indices)
+        return packing.unpack(x), [packing.unpack(layer) for layer in seen]
+
+    def forward_dense(
+        self,
+        tokens: Float[Tensor, "s l d"],
+        coordinates: Shaped[Tensor, "l a"] | None = None,
+        valid: Bool[Tensor, "s l"] | None = None,
+        expert: int = 0,
+        indices: Sequence[int] = (),
+    ) -> tuple[Float[Tensor, "s m d"], list[Float[Tensor, "s m d"]]]:
+        """Encode sequences of one length; class and register tokens come first in the result. It can be traced and exported.
+
+        Args:
+            tokens: embedded tokens.
+            coordinates: where the tokens lie, the same for all sequences; needed where positions enter the attention.
+            valid: True at real tokens; None: all are. What stands at padding in the result means nothing.
+            expert: of all tokens.
+            indices: layers whose tokens to return too (from 0; before the final norm).
+        """
+        count = len(tokens)
+        if self.special is not None and expert == 0:
+            special = self.special.count
+            tokens = self.special.prepend_dense(tokens)
+            coordinates = None if coordinates is None else F.pad(coordinates, (0, 0, special, 0), value=-1)
+            valid = None if valid is None else F.pad(valid, (special, 0), value=True)
+        packing = Packing.dense(count, tokens.shape[1], tokens.device, valid)
+        plan = AttentionPlan(packing, places=None if coordinates is None else (coordinates[None],), only_expert=expert)
+        plans = self._plans(plan, None if coordinates is None else coordinates.repeat(count, 1))
+        x, seen = self._run(tokens.flatten(0, 1), plans, indices)
+        return x.unflatten(0, packing.groups[0]), [layer.unflatten(0, packing.groups[0]) for layer in seen]
+
+    def _run(self, x: Tensor, plans: tuple[AttentionPlan, AttentionPlan], indices: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
+        """Return the tokens after the encoder, and after the layers ``indices``; all in packed order."""
+        everywhere, local = plans
+        if self.convolution is not None:
+            x = self.convolution(x, everywhere.packing)
+        if self.input_norm is not None:
+            x = _normalize(self.input_norm, x, everywhere)
+        seen = []
+        recompute = self.checkpoint_activations and self.training and torch.is_grad_enabled()
         for index, block in enumerate(self.blocks):
-            x = block(x, packing, rotate)
+            plan = everywhere if index % self.global_every == 0 else local
+            x = checkpoint(block, x, plan, use_reentrant=False) if recompute else block(x, plan)
             if index in indices:
-                intermediates.append(x[packing.inverse][num_sequences:])
-        x = self.norm(x)[packing.inverse]
-        return Encoded(x[num_sequences:], None if self.class_token is None else x[:num_sequences]), intermediates
+                seen.append(x)
+        return x if self.norm is None else _normalize(self.norm, x, everywhere), seen
 
-    def _rotation(self, coordinates: Tensor | None, packing: Packing) -> Callable[[Tensor], Tensor] | None:
-        if self.rotary is None:
-            return None
-        if coordinates is None:
-            raise ValueError("an encoder with rotary positions needs the coordinates of the tokens.")
-        return partial(self.rotary, angles=self.rotary.angles(coordinates[packing.order]))
+    def _plans(self, plan: AttentionPlan, coordinates: Tensor | None) -> tuple[AttentionPlan, AttentionPlan]:
+        """Return the plans of the global and of the local layers; coordinates in packed order."""
+        plan = replace(plan.with_padding_hidden(), rotate=_rotation(self.rotary, coordinates))
+        plan = plan if self.bias is None else plan.with_biases(self.bias)
+        if self.window is None:
+            return plan, plan
+        local = plan.with_window(self.window)
+        return plan, local if self.local_rotary is None else replace(local, rotate=_rotation(self.local_rotary, coordinates))
+
+    def _position_biases(self) -> list[PositionBias]:
+        return [module for module in self.modules() if isinstance(module, PositionBias)]
+
+    @cached_property
+    def _needs_places(self) -> bool:
+        return any(isinstance(module, PositionBias | ContentBias) for module in self.modules())
 
 
-def initialize_linear(module: nn.Module) -> None:
-    """Draw the weights of linear and embedding layers from a truncated normal with std 0.02, and zero the biases (BERT, ViT, BEiT)."""
-    if isinstance(module, nn.Linear | nn.Embedding):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-    if isinstance(module, nn.Linear) and module.bias is not None:
-        nn.init.zeros_(module.bias)
+def _normalize(norm: nn.Module, x: Tensor, plan: AttentionPlan) -> Tensor:
+    return norm(x, plan) if isinstance(norm, MultiwayNorm) else norm(x)
+
+
+def _rotation(rotary: RotaryPosition | None, coordinates: Tensor | None) -> Callable[[Tensor], Tensor] | None:
+    if rotary is None:
+        return None
+    if coordinates is None:
+        raise ValueError("an encoder with rotary positions needs the coordinates of the tokens.")
+    return partial(rotary, angles=rotary.angles(coordinates))
+
+
+def _attention(make: Callable[[int, int], Attention], num_heads: int, dim: int) -> Attention:
+    return make(dim, num_heads)
 
 
 def pool_mean(tokens: Float[Tensor, "n d"], sequence: Int[Tensor, " n"], num_sequences: int) -> Float[Tensor, "s d"]:

@@ -1,38 +1,40 @@
 """Sequences of unequal length lie end to end, without padding.
 
-Letters in shapes: n tokens of all sequences, s sequences, h heads, e width of a head, d width.
+Letters in shapes: n tokens of all sequences, s sequences, g sequences of a group, l their length, ... what a token holds.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
-from torch.nn import functional as F
 
 
 @dataclass(frozen=True)
 class Packing:
-    """The attention plan of a batch, made once and used by every layer.
+    """How the tokens of a batch lie in memory; made once and used by every layer.
 
     Tokens are sorted so that sequences of equal length are neighbours: each such group is then a dense block, and attention over it is
     one dense call on a view. No work is spent on padding, and no token sees another sequence.
 
     Args:
-        order: ``(n,)`` int64, for each packed position the index of the token that stands there.
-        inverse: ``(n,)`` int64, for each token its packed position.
         sequence: ``(n,)`` int64, for each packed position the number of its sequence.
         lengths: ``(s,)`` int64, tokens of each sequence.
         groups: (sequences, length) of each block, in packed order.
+        order: ``(n,)`` int64, for each packed position the index of the token that stands there; None: the tokens come in packed order.
+        inverse: ``(n,)`` int64, for each token its packed position; None as ``order``.
+        valid: ``(s, l)`` bool, True at real tokens, for sequences of one padded length (exported models only); None: no padding.
     """
 
-    order: Tensor
-    inverse: Tensor
     sequence: Tensor
     lengths: Tensor
     groups: tuple[tuple[int, int], ...]
+    order: Tensor | None = None
+    inverse: Tensor | None = None
+    valid: Tensor | None = None
 
     @classmethod
     def from_sequence(cls, sequence: Int[Tensor, " n"]) -> Packing:
@@ -45,20 +47,34 @@ class Packing:
         inverse = torch.empty_like(order)
         inverse[order] = torch.arange(len(order), device=order.device)
         values, counts = lengths[lengths > 0].unique(return_counts=True)
-        return cls(order, inverse, sequence[order], lengths, tuple(zip(counts.tolist(), values.tolist(), strict=True)))
+        groups = tuple(zip(counts.tolist(), values.tolist(), strict=True))
+        return cls(sequence[order], lengths, groups, order, inverse)
 
-    def attend(
-        self, query: Float[Tensor, "n h e"], key: Float[Tensor, "n h e"], value: Float[Tensor, "n h e"], dropout: float = 0.0
-    ) -> Float[Tensor, "n h e"]:
-        """Scaled dot-product attention within each sequence; arguments and result in packed order."""
-        if not self.groups:
-            return value  # of no tokens: nothing to mix, and still connected to the parameters
+    @classmethod
+    def dense(cls, count: int, length: int, device: torch.device, valid: Bool[Tensor, "s l"] | None = None) -> Packing:
+        """Plan for ``count`` sequences of one length, end to end; where ``valid`` is False a token is padding, which nothing attends to.
+
+        No value of a tensor is looked at, so that the plan can be traced and exported.
+        """
+        sequence = torch.arange(count, device=device)[:, None].expand(count, length).reshape(-1)
+        return cls(sequence, torch.full((count,), length, device=device), ((count, length),), valid=valid)
+
+    def pack(self, x: Shaped[Tensor, "n ..."]) -> Shaped[Tensor, "n ..."]:
+        """Return what belongs to the tokens in packed order."""
+        return x if self.order is None else x[self.order]
+
+    def unpack(self, x: Shaped[Tensor, "n ..."]) -> Shaped[Tensor, "n ..."]:
+        """Undo ``pack``."""
+        return x if self.inverse is None else x[self.inverse]
+
+    def blocks(self, x: Shaped[Tensor, "n ..."]) -> list[Tensor]:
+        """Return a view of each group of packed ``x``, ``(g, l, ...)``."""
+        if len(self.groups) == 1:
+            return [x.unflatten(0, self.groups[0])]
         sizes = [count * length for count, length in self.groups]
-        blocks = zip(query.split(sizes), key.split(sizes), value.split(sizes), self.groups, strict=True)
-        return torch.cat([_attend_block(q, k, v, length, dropout) for q, k, v, (_, length) in blocks])
+        return [part.unflatten(0, group) for part, group in zip(x.split(sizes), self.groups, strict=True)]
 
-
-def _attend_block(query: Tensor, key: Tensor, value: Tensor, length: int, dropout: float) -> Tensor:
-    query, key, value = (x.unflatten(0, (-1, length)).transpose(1, 2) for x in (query, key, value))  # (g l) h e -> g h l e
-    mixed = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
-    return mixed.transpose(1, 2).flatten(0, 1)  # g h l e -> (g l) h e
+    def join(self, blocks: Sequence[Tensor]) -> Shaped[Tensor, "n ..."]:
+        """Undo ``blocks``."""
+        flat = [block.flatten(0, 1) for block in blocks]
+        return flat[0] if len(flat) == 1 else torch.cat(flat)

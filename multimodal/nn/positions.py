@@ -10,6 +10,9 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrizations
+
+from multimodal.nn.packing import Packing
 
 
 class SinCosPosition(nn.Module):
@@ -97,7 +100,8 @@ class RotaryPosition(nn.Module):
         """
         if coordinates.shape[1] > self.axes:
             raise ValueError(f"tokens have {coordinates.shape[1]} coordinates, the rotary position {self.axes} axes: set axes.")
-        angles = F.pad(coordinates, (0, self.axes - coordinates.shape[1]))[..., None] * self.frequencies  # n a f
+        places = F.pad(coordinates, (0, self.axes - coordinates.shape[1])).clamp(min=0)  # special tokens, at -1, are not turned
+        angles = places[..., None] * self.frequencies  # n a f
         return angles.flatten(1)[:, None]
 
     def forward(self, x: Float[Tensor, "n h e"], angles: Float[Tensor, "n 1 f"]) -> Float[Tensor, "n h e"]:
@@ -105,3 +109,34 @@ class RotaryPosition(nn.Module):
         first, second = x.chunk(2, dim=-1)
         cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
         return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
+
+
+class ConvPosition(nn.Module):
+    """A grouped convolution along each sequence, through GELU, is added to its tokens (wav2vec 2.0, https://arxiv.org/abs/2006.11477; BEATs).
+
+    The weight is normalised over its output and input channels, one length for each place of the kernel, as published.
+
+    Args:
+        dim: width.
+        kernel_size: tokens that the convolution sees.
+        groups: of channels.
+    """
+
+    def __init__(self, dim: int, kernel_size: int = 128, groups: int = 16) -> None:
+        super().__init__()
+        conv = nn.Conv1d(dim, dim, kernel_size, padding=kernel_size // 2, groups=groups)
+        nn.init.normal_(conv.weight, std=math.sqrt(4 / (kernel_size * dim)))
+        nn.init.zeros_(conv.bias)
+        self.conv = parametrizations.weight_norm(conv, dim=2)
+
+    def forward(self, x: Float[Tensor, "n d"], packing: Packing) -> Float[Tensor, "n d"]:
+        """Return the tokens, in packed order, with what the convolution makes of them added; padding counts as zeros."""
+        if packing.valid is not None:
+            x = x * packing.valid.flatten()[:, None]
+        if not packing.groups:
+            return x
+        made = []
+        for block in packing.blocks(x):
+            convolved = self.conv(block.transpose(1, 2))[..., : block.shape[1]]  # g d l; an even kernel makes one too many
+            made.append(F.gelu(convolved).transpose(1, 2))
+        return x + packing.join(made)

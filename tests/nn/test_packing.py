@@ -1,12 +1,15 @@
 """Packed attention equals attention over each sequence by itself."""
 
+from functools import partial
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from multimodal.nn import Encoder, Packing, pool_mean
+from multimodal.nn import Attention, AttentionPlan, Encoder, Packing, pool_mean
+from multimodal.nn.kernels import attend
 
 lengths_strategy = st.lists(st.integers(1, 9), min_size=1, max_size=8)
 
@@ -22,7 +25,7 @@ def test_attend_equals_attention_on_each_sequence(lengths, seed):
     sequence = sequence_of(lengths)[torch.randperm(sum(lengths), generator=generator)]
     packing = Packing.from_sequence(sequence)
     q, k, v = torch.randn(3, len(sequence), 2, 4, generator=generator)
-    mixed = packing.attend(q[packing.order], k[packing.order], v[packing.order])[packing.inverse]
+    mixed = attend(q[packing.order], k[packing.order], v[packing.order], AttentionPlan(packing))[packing.inverse]
     for number in range(len(lengths)):
         own = sequence == number
         alone = [x[own].transpose(0, 1) for x in (q, k, v)]  # n h e -> h n e
@@ -67,12 +70,12 @@ def test_intermediates_are_the_states_between_layers():
 
 
 def test_query_value_bias_leaves_the_key_without_bias():
-    encoder = Encoder(dim=16, depth=1, num_heads=2, attention_bias="query_value")
+    encoder = Encoder(dim=16, depth=1, num_heads=2, attention=partial(Attention, bias="query_value"))
     names = dict(encoder.named_parameters())
     assert "blocks.0.attn.qkv.bias" not in names
     assert names["blocks.0.attn.query_value_bias"].shape == (2, 16)
     encoder.blocks[0].attn.query_value_bias.data.fill_(1.0)
-    q, k, v = encoder.blocks[0].attn._project(torch.zeros(1, 16)).chunk(3, dim=-1)
+    q, k, v = encoder.blocks[0].attn.project(torch.zeros(1, 16))
     assert (q == 1).all() and (k == 0).all() and (v == 1).all()
 
 

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import lightning as L
@@ -11,7 +12,7 @@ import torch
 
 from multimodal.batch import Item, collate
 from multimodal.masking import RandomMasking
-from multimodal.nn import Encoder, RotaryPosition
+from multimodal.nn import Attention, Encoder, RotaryPosition
 from multimodal.training.callbacks import FiniteGuard, PictureLogger, PredictionWriter
 
 QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
@@ -86,7 +87,7 @@ def test_an_item_of_length_zero_changes_nothing_for_the_others(make_model, mixed
 @pytest.mark.parametrize("class_token", [True, False])
 @pytest.mark.parametrize("rotary", [None, RotaryPosition])
 def test_the_encoder_takes_no_tokens(class_token, rotary):
-    encoder = Encoder(dim=16, depth=2, num_heads=2, class_token=class_token, rotary=rotary, attention_bias="query_value")
+    encoder = Encoder(dim=16, depth=2, num_heads=2, class_token=class_token, rotary=rotary, attention=partial(Attention, bias="query_value"))
     tokens = torch.zeros(0, 16, requires_grad=True)
     encoded, layers = encoder.forward_intermediates(tokens, torch.zeros(0, dtype=torch.int64), torch.zeros(0, 2), indices=(0, 1))
     assert encoded.tokens.shape == (0, 16) and [layer.shape for layer in layers] == [(0, 16)] * 2

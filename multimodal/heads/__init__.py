@@ -1,0 +1,6 @@
+"""Downstream heads."""
+
+from multimodal.heads.classification import ClassificationHead
+from multimodal.heads.pooling import POOLS, Pool, pool
+
+__all__ = ["POOLS", "ClassificationHead", "Pool", "pool"]

@@ -1,0 +1,115 @@
+"""What all layers of the encoder share while they attend: which tokens form a sequence, where they lie, and what that adds to the logits.
+
+Letters in shapes: n tokens, g sequences of a group, p places (g, or 1 where all sequences of the group have the same), l their length,
+a axes, h heads, e width of a head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Int, Shaped
+from torch import Tensor
+
+from multimodal.nn.packing import Packing
+
+
+@dataclass(frozen=True)
+class Experts:
+    """Which tokens belong to which expert of a multiway encoder.
+
+    Args:
+        routes: for each expert the packed positions of its tokens, int64.
+        packings: for each expert the packing of its tokens alone, for what is done to tokens one by one.
+        inverse: ``(n,)`` int64, for each packed position the place of its token where those of all experts lie end to end.
+    """
+
+    routes: tuple[Tensor, ...]
+    packings: tuple[Packing, ...]
+    inverse: Tensor
+
+    @classmethod
+    def of(cls, expert: Int[Tensor, " n"], packing: Packing, num_experts: int) -> Experts:
+        """Route tokens, given the expert of each in packed order."""
+        routes = tuple((expert == number).nonzero()[:, 0] for number in range(num_experts))
+        packings = tuple(replace(packing, sequence=packing.sequence[own]) for own in routes)
+        return cls(routes, packings, torch.cat(routes).argsort())
+
+    def merge(self, parts: Sequence[Tensor]) -> Shaped[Tensor, "n ..."]:
+        """Return what was made for each expert's tokens, in packed order."""
+        return torch.cat(list(parts))[self.inverse]
+
+
+@dataclass(frozen=True)
+class AttentionPlan:
+    """The plan of a batch for the layers that attend alike.
+
+    Args:
+        packing: how the tokens lie.
+        rotate: turns queries and keys ``(n, h, e)`` by their positions; None: no rotary positions.
+        places: for each group the coordinates of its tokens, ``(p, l, a)``; -1 at class and register tokens. None: there are none.
+        biases: for each group what is added to the logits, ``(p, h or 1, l, l)``, or None for nothing. It is -inf where a token must not be
+            seen.
+        window: a token sees those at most this many places away; None: all of its sequence. It is in ``biases`` already.
+        experts: whose tokens are whose; None: all tokens are of ``only_expert``.
+        only_expert: the expert of all tokens where ``experts`` is None.
+    """
+
+    packing: Packing
+    rotate: Callable[[Tensor], Tensor] | None = None
+    places: tuple[Tensor, ...] | None = None
+    biases: tuple[Tensor | None, ...] = ()
+    window: int | None = None
+    experts: Experts | None = None
+    only_expert: int = 0
+
+    def bias(self, group: int) -> Tensor | None:
+        """Return what is added to the logits of a group."""
+        return self.biases[group] if self.biases else None
+
+    def place(self, group: int) -> Tensor:
+        """Return the coordinates of a group's tokens.
+
+        Raises:
+            ValueError: the encoder was given no coordinates.
+        """
+        if self.places is None:
+            raise ValueError("this encoder's attention depends on positions: give it the coordinates of the tokens.")
+        return self.places[group]
+
+    def with_biases(self, compute: Callable[[Tensor], Tensor]) -> AttentionPlan:
+        """Return the plan with the bias that ``compute`` makes of each group's places added."""
+        made = [compute(self.place(i)) for i in range(len(self.packing.groups))]
+        return replace(self, biases=tuple(new if (old := self.bias(i)) is None else new + old for i, new in enumerate(made)))
+
+    def with_padding_hidden(self) -> AttentionPlan:
+        """Return the plan with the padding of a padded packing hidden from all tokens."""
+        valid = self.packing.valid
+        if valid is None:
+            return self
+        hidden = torch.zeros(valid.shape, device=valid.device).masked_fill(~valid, float("-inf"))[:, None, None]
+        hidden = hidden.clamp(min=torch.finfo(torch.float32).min)  # a row of -inf alone would give NaN, and spoil the gradients
+        return replace(self, biases=tuple(hidden if (old := self.bias(i)) is None else old + hidden for i in range(len(self.packing.groups))))
+
+    def with_window(self, window: int) -> AttentionPlan:
+        """Return the plan for layers whose tokens see those at most ``window`` places away in their sequence."""
+        device = self.packing.sequence.device
+        biases = []
+        for i, (_, length) in enumerate(self.packing.groups):
+            old = self.bias(i)
+            if length <= window + 1:
+                biases.append(old)
+                continue
+            index = torch.arange(length, device=device)
+            far = (index[:, None] - index).abs() > window
+            mask = torch.zeros(length, length, device=device).masked_fill(far, float("-inf"))[None, None]
+            biases.append(mask if old is None else old + mask)
+        return replace(self, biases=tuple(biases), window=window)
+
+
+def places_of(packing: Packing, coordinates: Shaped[Tensor, "n a"]) -> tuple[Tensor, ...]:
+    """Return the coordinates of each group, ``(p, l, a)``: once where all its sequences have the same: biases are then computed once for all."""
+    blocks = packing.blocks(packing.pack(coordinates)) if packing.groups else []
+    return tuple(block[:1] if len(block) > 1 and bool((block == block[:1]).all()) else block for block in blocks)
