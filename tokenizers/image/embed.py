@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from multimodal.nn import SinCosPosition2d
@@ -25,7 +25,7 @@ class PatchEmbed(Embed):
         channels: of the images.
         mean: subtracted from pixels scaled to [0, 1]; one number for all channels or one each. BEiT on ImageNet-22k: 0.5.
         std: divides after that.
-        position: builds the positions from the width; called with ``(n, 2)`` rows and columns.
+        position: builds the positions from the width; called with ``(n, 2)`` rows and columns. None: positions enter in the encoder (BEiT).
     """
 
     def __init__(
@@ -35,12 +35,12 @@ class PatchEmbed(Embed):
         channels: int = 3,
         mean: Sequence[float] = (0.5,),
         std: Sequence[float] = (0.5,),
-        position: Callable[[int], nn.Module] = SinCosPosition2d,
+        position: Callable[[int], nn.Module] | None = SinCosPosition2d,
     ) -> None:
         super().__init__()
         self.patch_size = patch_size
         self.proj = nn.Linear(channels * patch_size**2, dim)
-        self.position = position(dim)
+        self.position = position(dim) if position else None
         self.mask_token = nn.Parameter(torch.zeros(dim))
         self.register_buffer("mean", torch.tensor(mean).expand(channels).repeat_interleave(patch_size**2), persistent=False)
         self.register_buffer("std", torch.tensor(std).expand(channels).repeat_interleave(patch_size**2), persistent=False)
@@ -48,8 +48,8 @@ class PatchEmbed(Embed):
         nn.init.zeros_(self.proj.bias)
         nn.init.trunc_normal_(self.mask_token, std=0.02)
 
-    def tokens(self, values: UInt8[Tensor, "b c height width"], lengths: Tensor | None = None) -> Tokens:
-        """Cut images into patches, row by row.
+    def tokens(self, values: Shaped[Tensor, "b c height width"], lengths: Tensor | None = None) -> Tokens:
+        """Cut images, with values of 0 to 255, into patches, row by row.
 
         Raises:
             ValueError: the image's sides are no multiples of the patch size.
@@ -70,7 +70,7 @@ class PatchEmbed(Embed):
         x = self.proj((tokens.inputs / 255 - self.mean) / self.std)
         if shown_as_mask is not None:
             x = torch.where(shown_as_mask[:, None], self.mask_token.to(x.dtype), x)
-        return x + self.position(tokens.coordinates)
+        return x if self.position is None else x + self.position(tokens.coordinates)
 
 
 def _grid(rows: int, columns: int, device: torch.device) -> Int[Tensor, "n 2"]:

@@ -1,0 +1,1 @@
+"""Foreign formats, one family a file; ``registry`` finds them."""

@@ -1,0 +1,118 @@
+"""Models by path or name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from multimodal.nn import Encoder
+from multimodal.pretrained import folder as saved
+from multimodal.pretrained.importing import import_checkpoint
+from multimodal.protocols import Embed
+
+HUB = "hf-hub:"
+
+
+def from_pretrained(path_or_name: str | Path) -> Any:
+    """Return a model or tokenizer: one that was saved here, or a foreign checkpoint, imported in memory.
+
+    Args:
+        path_or_name: of a folder that ``save_pretrained`` or ``multimodal import`` wrote; of a foreign weight file or folder; or
+            ``hf-hub:OWNER/NAME``, which alone is downloaded, through huggingface_hub.
+
+    Returns:
+        A ``PretrainedModel``, or a tokenizer where the folder or file holds one.
+
+    Raises:
+        ValueError: nothing is there, or it cannot be read; or the checkpoint holds several models (import it into a folder, and load one).
+    """
+    path = fetch(path_or_name)
+    if path.is_dir() and saved.is_saved_model(path):
+        return saved.load(path)
+    if path.is_dir() and _is_tokenizer(path):
+        from multimodal.tokenizers.pretrained import load_tokenizer
+
+        return load_tokenizer(str(path))
+    parts = import_checkpoint(path).parts
+    if len(parts) > 1:
+        raise ValueError(f"{path} holds several models ({', '.join(parts)}): run `multimodal import {path} --to DIR` and load one of them.")
+    return next(iter(parts.values()))
+
+
+def fetch(path_or_name: str | Path) -> Path:
+    """Return where something is on this machine; only a name with ``hf-hub:`` is downloaded.
+
+    Raises:
+        ValueError: it cannot be downloaded.
+    """
+    if not str(path_or_name).startswith(HUB):
+        return Path(path_or_name)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    name = str(path_or_name).removeprefix(HUB)
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.bin", "*.txt", "*.model"]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise ValueError(f"{path_or_name} cannot be downloaded: {str(error).splitlines()[0]}") from error
+
+
+def load_encoder(folder: str) -> Encoder:
+    """Return the encoder of a saved model, to be trained on; configs name this as ``class_path``.
+
+    Args:
+        folder: that ``save_pretrained`` or ``multimodal import`` wrote.
+
+    Raises:
+        ValueError: the folder holds no such model.
+    """
+    encoder: Encoder = saved.load(folder).encoder.train()
+    return encoder
+
+
+def load_embed(dim: int, folder: str, modality: str) -> Embed:
+    """Return the embedding of a modality of a saved model, to be trained on; configs name this as ``class_path``.
+
+    Args:
+        dim: width of the encoder (filled in).
+        folder: that ``save_pretrained`` or ``multimodal import`` wrote.
+        modality: its name in that model.
+
+    Raises:
+        ValueError: the folder holds no such model or modality, or one of another width.
+    """
+    _check_width(dim, folder)
+    embed = saved.load_part(folder, "embeds", modality)
+    assert isinstance(embed, Embed)
+    return embed
+
+
+def load_head(dim: int, folder: str, head: str) -> nn.Module:
+    """Return a head of a saved model, to be trained on; configs name this as ``class_path``.
+
+    Args:
+        dim: width of the encoder (filled in).
+        folder: that ``save_pretrained`` or ``multimodal import`` wrote.
+        head: its name in that model.
+
+    Raises:
+        ValueError: the folder holds no such model or head, or one of another width.
+    """
+    _check_width(dim, folder)
+    return saved.load_part(folder, "heads", head)
+
+
+def _check_width(dim: int, folder: str) -> None:
+    width = saved.read_settings(folder).encoder["init_args"].get("dim")
+    if width != dim:
+        raise ValueError(f"{folder} holds a model of width {width}; the encoder's is {dim}.")
+
+
+def _is_tokenizer(path: Path) -> bool:
+    try:
+        return {"class", "fingerprint"} <= json.loads((path / saved.CONFIG_NAME).read_text()).keys()
+    except (OSError, ValueError, AttributeError):
+        return False
