@@ -27,6 +27,10 @@ training (options: multimodal fit --help; settings of a class: multimodal fit --
   test              score a checkpoint on the test split
   predict           write features (or a tokenizer's ids) of the test split as .npy
 
+models:
+  import            read a published checkpoint (BEiT, ViT, MAE, BEATs, BERT ...) and save it as ours
+  export            write a model for timm, transformers, torch.export or ONNX
+
 results:
   report            write one self-contained HTML page about a run
 
@@ -56,9 +60,23 @@ def _report(arguments: list[str]) -> int:
     return main(arguments[1:])
 
 
+def _import(arguments: list[str]) -> int:
+    from multimodal.pretrained.commands import import_main
+
+    return import_main(arguments[1:])
+
+
+def _export(arguments: list[str]) -> int:
+    from multimodal.pretrained.commands import export_main
+
+    return export_main(arguments[1:])
+
+
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     **dict.fromkeys(("fit", "validate", "test", "predict"), _lightning),
     "shards": _shards,
+    "import": _import,
+    "export": _export,
     "report": _report,
 }
 

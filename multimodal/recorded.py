@@ -16,7 +16,7 @@ ROOM = "multimodal."
 
 
 class Recorded:
-    """Keeps the arguments of the constructor as ``init_args``: those given by keyword or default; positional ones are filled in by whoever builds.
+    """Keeps the arguments of the constructor, given or by default, as ``init_args``.
 
     The constructor's settings must be plain values, or classes (or partials of classes) that build a part.
     """
@@ -50,17 +50,33 @@ def settings_of(built: Recorded, leave_out: tuple[str, ...] = ()) -> dict[str, A
     return {"class_path": path_of(type(built)), "init_args": own}
 
 
-def build(settings: Mapping[str, Any], *args: Any) -> Any:
-    """Build what ``settings_of`` described; ``args`` are the arguments that were left out, in order.
+def build(settings: Mapping[str, Any], *args: Any, **more: Any) -> Any:
+    """Build what ``settings_of`` described; ``args`` are the arguments that were left out, in order, or by name.
 
     Raises:
-        ValueError: the class is not of this package (a file must not choose what is run), or its settings do not fit.
+        ValueError: a class is not of this package (a file must not choose what is run), or its settings do not fit.
     """
     builder = _builder(settings)
     try:
-        return builder(*args)
-    except TypeError as error:
+        return builder(*args, **more)
+    except (TypeError, KeyError, RuntimeError) as error:
         raise ValueError(f"the settings of {settings['class_path']} do not fit: {error}") from error
+
+
+def instantiate(settings: Mapping[str, Any]) -> Any:
+    """Build an object whose parts are objects too, and not, as in ``build``, what builds them later.
+
+    Raises:
+        ValueError: as ``build``.
+    """
+    own = {key: _instantiated(value) for key, value in settings.get("init_args", {}).items()}
+    return build({"class_path": settings.get("class_path"), "init_args": {}}, **own)
+
+
+def _instantiated(value: Any) -> Any:
+    if isinstance(value, Mapping) and "class_path" in value:
+        return instantiate(value)
+    return _from_plain(value)
 
 
 def path_of(target: Any) -> str:
@@ -75,21 +91,32 @@ def _plain(name: str, value: Any) -> Any:
         return [_plain(name, item) for item in value]
     if isinstance(value, Mapping):
         return {key: _plain(name, item) for key, item in value.items()}
-    target, arguments = _unwrap(value)
-    if target is None:
-        raise ValueError(f"{name} cannot be saved: {value!r} is neither a plain value nor a class to build.")
-    return {"class_path": path_of(target), "init_args": {key: _plain(name, item) for key, item in arguments.items()}}
+    try:
+        target, arguments = _unwrap(value)
+    except TypeError as error:
+        raise ValueError(f"{name} cannot be saved: {value!r} is {error}.") from error
+    return {"class_path": path_of(target), "init_args": {key: _plain(f"{name}.{key}", item) for key, item in arguments.items()}}
 
 
-def _unwrap(value: Any) -> tuple[Any, dict[str, Any]]:
-    """Return the class and keywords of a builder: a class, a partial of one, or the partial that jsonargparse makes."""
-    if inspect.isclass(value) or inspect.isfunction(value):
+def _unwrap(value: Any) -> tuple[type, dict[str, Any]]:
+    """Return the class and keywords of a builder: a class, a partial of one, or jsonargparse's partial of functions and a class.
+
+    Raises:
+        TypeError: it is no such builder.
+    """
+    if inspect.isclass(value):
         return value, {}
-    if isinstance(value, partial):
-        inner = next((argument for argument in reversed(value.args) if inspect.isclass(argument)), value.func)
-        target, arguments = _unwrap(inner)
-        return target, {**arguments, **value.keywords}
-    return None, {}
+    if not isinstance(value, partial):
+        raise TypeError("neither a plain value nor a class to build")
+    *functions, target = (value.func, *value.args)
+    if not inspect.isclass(target) or not all(_is_glue(function) for function in functions):
+        raise TypeError("a partial of something else than a class with keywords")
+    return target, value.keywords
+
+
+def _is_glue(value: Any) -> bool:
+    """Return whether it is what jsonargparse puts before a class: functions, and in later versions an object of its own."""
+    return inspect.isfunction(value) or type(value).__module__.startswith("jsonargparse.")
 
 
 def _builder(settings: Mapping[str, Any]) -> Callable[..., Any]:
@@ -101,9 +128,12 @@ def _builder(settings: Mapping[str, Any]) -> Callable[..., Any]:
         target = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"a saved model names {path}, which this version does not have: {error}") from error
-    if not inspect.isclass(target):
-        raise ValueError(f"a saved model names {path}, which is not a class.")
-    return partial(target, **{key: _from_plain(value) for key, value in settings.get("init_args", {}).items()})
+    if not inspect.isclass(target) or not target.__module__.startswith(ROOM):
+        raise ValueError(f"a saved model names {path}, which is not a class of this package.")
+    init_args = settings.get("init_args", {})
+    if not isinstance(init_args, Mapping):
+        raise ValueError(f"the settings of {path} are no names with values: {init_args!r}.")
+    return partial(target, **{key: _from_plain(value) for key, value in init_args.items()})
 
 
 def _from_plain(value: Any) -> Any:

@@ -14,6 +14,7 @@ from multimodal.pretrained.registry import find_format
 from multimodal.pretrained.settings import Origin
 
 SHOWN = 5
+NO_OPTIONS = ImportOptions()
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,11 @@ class ImportReport:
 
 
 def import_checkpoint(
-    path: str | Path, family: str | None = None, layout: str | None = None, options: ImportOptions = ImportOptions(), sha256: str | None = None
+    path: str | Path,
+    family: str | None = None,
+    layout: str | None = None,
+    options: ImportOptions = NO_OPTIONS,
+    sha256: str | None = None,
 ) -> Imported:
     """Read a foreign checkpoint.
 
@@ -78,7 +83,8 @@ def import_checkpoint(
         sha256: that the file must have, hex; None: any.
 
     Raises:
-        ValueError: the file cannot be read or is not the one wanted, no family fits, or a tensor is missing, left over, or of another shape; nothing is half-loaded.
+        ValueError: the file cannot be read or is not the one wanted, no family fits, or a tensor is missing, left over, or of
+            another shape; nothing is half-loaded.
     """
     checkpoint = read_checkpoint(path)
     if sha256 is not None and checkpoint.sha256 != sha256.lower():
@@ -136,9 +142,13 @@ def load_exactly(module: nn.Module, state: dict[str, Tensor], kept: set[str] = f
     problems = [f"{name} is missing" for name in own if name not in state and name not in kept]
     problems += [f"{name} is left over" for name in state if name not in own]
     problems += [
-        f"{name} is {tuple(x.shape)} instead of {tuple(own[name].shape)}" for name, x in state.items() if name in own and x.shape != own[name].shape
+        f"{name} is {tuple(x.shape)} instead of {tuple(own[name].shape)}"
+        for name, x in state.items()
+        if name in own and x.shape != own[name].shape
     ]
-    problems += [f"{name} is {x.dtype}" for name, x in state.items() if name in own and x.is_floating_point() != own[name].is_floating_point()]
+    problems += [
+        f"{name} is {x.dtype}" for name, x in state.items() if name in own and x.is_floating_point() != own[name].is_floating_point()
+    ]
     if problems:
         more = f" and {len(problems) - SHOWN} more problems" if len(problems) > SHOWN else ""
         raise ValueError(f"the weights do not fit {type(module).__name__}: {'; '.join(problems[:SHOWN])}{more}.")

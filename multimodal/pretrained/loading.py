@@ -73,42 +73,32 @@ def load_encoder(folder: str) -> Encoder:
     return encoder
 
 
-def load_embed(dim: int, folder: str, modality: str) -> Embed:
+def load_embed(folder: str, modality: str) -> Embed:
     """Return the embedding of a modality of a saved model, to be trained on; configs name this as ``class_path``.
 
     Args:
-        dim: width of the encoder (filled in).
         folder: that ``save_pretrained`` or ``multimodal import`` wrote.
         modality: its name in that model.
 
     Raises:
-        ValueError: the folder holds no such model or modality, or one of another width.
+        ValueError: the folder holds no such model or modality.
     """
-    _check_width(dim, folder)
     embed = saved.load_part(folder, "embeds", modality)
     assert isinstance(embed, Embed)
     return embed
 
 
-def load_head(dim: int, folder: str, head: str) -> nn.Module:
+def load_head(folder: str, head: str) -> nn.Module:
     """Return a head of a saved model, to be trained on; configs name this as ``class_path``.
 
     Args:
-        dim: width of the encoder (filled in).
         folder: that ``save_pretrained`` or ``multimodal import`` wrote.
         head: its name in that model.
 
     Raises:
-        ValueError: the folder holds no such model or head, or one of another width.
+        ValueError: the folder holds no such model or head.
     """
-    _check_width(dim, folder)
     return saved.load_part(folder, "heads", head)
-
-
-def _check_width(dim: int, folder: str) -> None:
-    width = saved.read_settings(folder).encoder["init_args"].get("dim")
-    if width != dim:
-        raise ValueError(f"{folder} holds a model of width {width}; the encoder's is {dim}.")
 
 
 def _is_tokenizer(path: Path) -> bool:

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
 from multimodal.nn import Encoded, Encoder
 from multimodal.pretrained.settings import ModelSettings
 from multimodal.protocols import Embed, Tokens, Transform
-from multimodal.recorded import build
+from multimodal.recorded import build, instantiate
 
 
 class Features(NamedTuple):
@@ -64,22 +64,23 @@ class PretrainedModel(nn.Module):
         Raises:
             ValueError: the model does not say.
         """
-        name = self._modality(modality)
+        name = self.only_modality(modality)
         if name not in self.settings.transforms:
             raise ValueError(f"this model does not say how files of {name!r} are read.")
-        transform: Transform = build(self.settings.transforms[name])()
+        transform: Transform = instantiate(self.settings.transforms[name])
         return transform
 
     def forward(self, values: Tensor, lengths: Tensor | None = None, modality: str | None = None) -> Tensor:
         """Return the logits of the head "classes", ``(b, c)``, or where there is none the features ``(b, m, d)``."""
         features = self.features(values, lengths, modality)
-        return self._logits(features, "classes") if "classes" in self.heads else features.x
+        return self.logits(features, "classes") if "classes" in self.heads else features.x
 
     def forward_features(self, values: Tensor, lengths: Tensor | None = None, modality: str | None = None) -> Float[Tensor, "b m d"]:
         """Return the tokens after the encoder, class and register tokens first; zeros past the end of shorter samples.
 
         Args:
-            values: of items, laid out like ``Items.values``: images ``(b, channels, height, width)`` of 0 to 255, ids of all texts end to end.
+            values: of items, laid out like ``Items.values``: images ``(b, channels, height, width)`` of 0 to 255,
+                ids of all texts end to end.
             lengths: ``(b,)`` int64 of ragged items; None: all are of one length.
             modality: whose values; None: of the only one.
         """
@@ -88,7 +89,7 @@ class PretrainedModel(nn.Module):
     def forward_head(self, x: Float[Tensor, "b m d"], head: str = "classes") -> Tensor:
         """Return the logits that a head makes of ``forward_features`` of samples of one length: ``(b, c)``, or one for each token."""
         special = self.encoder.special.count if self.encoder.special is not None else 0
-        return self._logits(Features(x, None, special, None), head)
+        return self.logits(Features(x, None, special, None), head)
 
     def forward_intermediates(
         self,
@@ -116,7 +117,7 @@ class PretrainedModel(nn.Module):
         Raises:
             ValueError: an index outside the layers, "NCHW" for items that are no grids, or ``norm`` for an encoder without last norm.
         """
-        chosen = self._indices(indices)
+        chosen = self.layer_indices(indices)
         final, layers = self._encode(values, lengths, modality, chosen)
         if norm and self.encoder.norm is None:
             raise ValueError("norm: this encoder has no norm after its last layer.")
@@ -126,10 +127,42 @@ class PretrainedModel(nn.Module):
             special, tokens = x[:, : layer.num_special], x[:, layer.num_special :]
             if output_fmt == "NCHW":
                 if layer.grid is None or len(layer.grid) != 2:
-                    raise ValueError(f"output_fmt 'NCHW' needs items that are grids of rows and columns, these are {layer.grid}: use 'NLC'.")
+                    raise ValueError(
+                        f"output_fmt 'NCHW' needs items that are grids of rows and columns, these are {layer.grid}: use 'NLC'."
+                    )
                 tokens = tokens.transpose(1, 2).unflatten(2, layer.grid).contiguous()
             found.append((tokens, special) if return_prefix_tokens else tokens)
         return found if intermediates_only else (final.x, found)
+
+    def forward_padded(
+        self, values: Shaped[Tensor, "b l ..."], valid: Bool[Tensor, "b l"] | None = None, modality: str | None = None
+    ) -> Float[Tensor, "b m d"]:
+        """Return the tokens after the encoder of sequences that are padded to one length; it can be traced and exported.
+
+        The other methods take sequences end to end, and do no work on padding: use them in Python.
+
+        Args:
+            values: one entry for each token, such as ids.
+            valid: True at real tokens; None: all are. What stands at padding in the result means nothing.
+            modality: whose values; None: of the only one.
+        """
+        return self._padded(values, valid, self.only_modality(modality)).x
+
+    def padded_logits(
+        self, values: Shaped[Tensor, "b l ..."], valid: Bool[Tensor, "b l"] | None = None, modality: str | None = None
+    ) -> Float[Tensor, "b c"]:
+        """Return the logits of the head "classes" for ``forward_padded``'s arguments."""
+        return self.logits(self._padded(values, valid, self.only_modality(modality)), "classes")
+
+    def _padded(self, values: Tensor, valid: Tensor | None, name: str) -> Features:
+        count, length = values.shape[:2]
+        index = torch.arange(length, device=values.device)[:, None]
+        lengths = torch.full((count,), length, device=values.device)
+        vectors = self._embed(name)(Tokens(values.flatten(0, 1), lengths, index.repeat(count, 1)))
+        expert = self._expert(name)
+        x, _ = self.encoder.forward_dense(vectors.unflatten(0, (count, length)), index, valid, expert)
+        special = x.shape[1] - length
+        return Features(x, None if valid is None else nn.functional.pad(valid, (special, 0), value=True), special, None)
 
     def features(self, values: Tensor, lengths: Tensor | None = None, modality: str | None = None) -> Features:
         """Return the tokens after the encoder, and which of them are real; see ``forward_features``."""
@@ -182,13 +215,13 @@ class PretrainedModel(nn.Module):
     def _encode(
         self, values: Tensor, lengths: Tensor | None, modality: str | None, indices: Sequence[int]
     ) -> tuple[Features, list[Features]]:
-        name = self._modality(modality)
+        name = self.only_modality(modality)
         embed, expert = self._embed(name), self._expert(name)
         tokens = embed.tokens(values, lengths)
         vectors = embed(tokens)
         if lengths is not None:
             return self._encode_ragged(vectors, tokens, expert, indices)
-        count = len(tokens.lengths)
+        count = tokens.lengths.shape[0]  # len() would be a fixed number in an exported model
         coordinates = tokens.coordinates.unflatten(0, (count, -1))[0]
         x, seen = self.encoder.forward_dense(vectors.unflatten(0, (count, -1)), coordinates, expert=expert, indices=indices)
         special = self.encoder.special.count if self.encoder.special is not None and expert == 0 else 0
@@ -215,21 +248,27 @@ class PretrainedModel(nn.Module):
             [Features(padded(layer), valid, 0, None) for layer in seen],
         )
 
-    def _logits(self, features: Features, name: str) -> Tensor:
+    def logits(self, features: Features, name: str = "classes") -> Tensor:
+        """Return the logits that a head makes of features: ``(b, c)``, or ``(b, l, ids of all fields)`` of a head that predicts tokens."""
         head, special = self._head(name), features.num_special
         tokens = features.x[:, special:]
         if hasattr(head, "vocab_sizes"):
             logits = head(tokens.flatten(0, 1))
             parts = [x.unflatten(0, tokens.shape[:2]) for x in logits]
             return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
-        sequence = torch.arange(len(tokens), device=tokens.device)[:, None].expand(tokens.shape[:2]).flatten()
+        sequence = torch.arange(tokens.shape[0], device=tokens.device)[:, None].expand(tokens.shape[:2]).flatten()
         valid = None if features.valid is None else features.valid[:, special:].flatten()
         firsts = features.x[:, :special]
         encoded = Encoded(tokens.flatten(0, 1), firsts[:, 0] if special else None, firsts[:, 1:] if special > 1 else None)
-        logits: Tensor = head(encoded, sequence, len(tokens), valid)
+        logits: Tensor = head(encoded, sequence, tokens.shape[0], valid)
         return logits
 
-    def _modality(self, name: str | None) -> str:
+    def only_modality(self, name: str | None = None) -> str:
+        """Return the name of a modality of this model: that of its only one where none is given.
+
+        Raises:
+            ValueError: there is no such modality, or none is given of several.
+        """
         if name is None and len(self.embeds) == 1:
             return next(iter(self.embeds))
         if name not in self.embeds:
@@ -237,7 +276,7 @@ class PretrainedModel(nn.Module):
         return name
 
     def _embed(self, name: str) -> Embed:
-        embed = self.embeds[self._modality(name)]
+        embed = self.embeds[self.only_modality(name)]
         assert isinstance(embed, Embed)
         return embed
 
@@ -249,7 +288,12 @@ class PretrainedModel(nn.Module):
     def _expert(self, name: str) -> int:
         return self.settings.experts.get(name, 0)
 
-    def _indices(self, indices: int | Sequence[int] | None) -> list[int]:
+    def layer_indices(self, indices: int | Sequence[int] | None) -> list[int]:
+        """Return the numbers of layers from timm's way of naming them: how many last ones, negative ones, or None for all.
+
+        Raises:
+            ValueError: there is no such layer.
+        """
         depth = self.encoder.depth
         wanted = range(depth) if indices is None else range(depth - indices, depth) if isinstance(indices, int) else indices
         if bad := [i for i in wanted if not -depth <= i < depth]:

@@ -1,0 +1,80 @@
+"""The encoder of a run, to be taken away: parts of a trained LightningModule -> ``PretrainedModel``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from torch import nn
+
+from multimodal.nn import PredictionHead
+from multimodal.pretrained.importing import load_exactly
+from multimodal.pretrained.model import PretrainedModel
+from multimodal.pretrained.settings import ModelSettings
+from multimodal.recorded import Recorded, settings_of
+
+CONFIG = "config.yaml"
+FILLED_IN = ("dim",)
+
+
+def is_run(folder: Path) -> bool:
+    """Return whether a folder is that of a run of ``multimodal fit``."""
+    return (folder / CONFIG).is_file() and (folder / "checkpoints").is_dir()
+
+
+def model_of_run(folder: str | Path) -> PretrainedModel:
+    """Return the encoder of a run with its last weights, the embeddings of its modalities, and its heads.
+
+    Args:
+        folder: of the run, as given to ``fit --run``.
+
+    Raises:
+        ValueError: the folder holds no run of an encoder, or one that cannot be read.
+    """
+    from multimodal.lightning_cli import load_run
+
+    module, _ = load_run(folder)
+    config = yaml.safe_load((Path(folder) / CONFIG).read_text())
+    return model_of(module, config["model"]["init_args"].get("modalities", {}))
+
+
+def model_of(module: nn.Module, modalities: Mapping[str, Any] | None = None) -> PretrainedModel:
+    """Return a copy of what is worth keeping of a training module: what exists only for training stays behind.
+
+    Args:
+        module: has an ``encoder`` and ``modalities`` (name -> module with ``embed`` and maybe ``head``), and maybe ``heads``.
+        modalities: name -> its entry in the run's config, which says how files are read; None: the model will not say.
+
+    Raises:
+        ValueError: the module has no encoder, or a part's settings cannot be written.
+    """
+    encoder, parts = getattr(module, "encoder", None), getattr(module, "modalities", None)
+    if not isinstance(encoder, Recorded) or not isinstance(parts, nn.ModuleDict):
+        raise ValueError(f"a {type(module).__name__} has no encoder to take away.")
+    heads: dict[str, nn.Module] = dict(getattr(module, "heads", None) or {})
+    for name, modality in parts.items():
+        head = getattr(modality, "head", None)
+        if isinstance(head, PredictionHead):
+            heads["tokens" if len(parts) == 1 else f"{name}_tokens"] = head
+    embeds = {name: modality.embed for name, modality in parts.items()}
+    settings = ModelSettings(
+        encoder=settings_of(encoder),
+        embeds={name: settings_of(embed, FILLED_IN) for name, embed in embeds.items()},
+        heads={name: settings_of(head, FILLED_IN) for name, head in heads.items()},
+        transforms={name: found for name, entry in (modalities or {}).items() if (found := _transform(entry))},
+        experts={name: modality.expert for name, modality in parts.items() if getattr(modality, "expert", 0)},
+    )
+    model = PretrainedModel(settings)
+    load_exactly(model.encoder, encoder.state_dict())
+    for own, given in ((model.embeds, embeds), (model.heads, heads)):
+        for name, part in given.items():
+            load_exactly(own[name], part.state_dict())
+    return model.eval()
+
+
+def _transform(entry: Any) -> dict[str, Any] | None:
+    """Return the settings of a modality's transform, as its config has them."""
+    found = entry.get("init_args", {}).get("transform") if isinstance(entry, Mapping) else None
+    return dict(found) if isinstance(found, Mapping) and "class_path" in found else None
