@@ -1,6 +1,23 @@
-"""Sounds: files to waveforms."""
+"""Sounds: files to waveforms and spectrograms, and how they enter the encoder."""
 
+from multimodal.tokenizers.audio.beats import BeatsTokenizer
 from multimodal.tokenizers.audio.decode import AudioLimits, decode_audio
+from multimodal.tokenizers.audio.embed import NormedProjection, SpectrogramEmbed
+from multimodal.tokenizers.audio.features import LogMel
+from multimodal.tokenizers.audio.random_projection import RandomProjectionTokenizer
+from multimodal.tokenizers.audio.spectrogram import SpectrogramTransform
 from multimodal.tokenizers.audio.transform import AudioTransform
+from multimodal.tokenizers.audio.waveform import WaveformEmbed
 
-__all__ = ["AudioLimits", "AudioTransform", "decode_audio"]
+__all__ = [
+    "AudioLimits",
+    "AudioTransform",
+    "BeatsTokenizer",
+    "LogMel",
+    "NormedProjection",
+    "RandomProjectionTokenizer",
+    "SpectrogramEmbed",
+    "SpectrogramTransform",
+    "WaveformEmbed",
+    "decode_audio",
+]

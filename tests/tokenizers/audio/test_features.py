@@ -1,0 +1,72 @@
+"""Log-mel spectrograms: equal to Kaldi's as torchaudio has them, with the published numbers of frames."""
+
+import math
+
+import pytest
+import torch
+from torchaudio.compliance.kaldi import fbank
+
+from multimodal.tokenizers.audio import LogMel
+
+SOUNDS = {
+    "noise": 0.1 * torch.randn(16_000, generator=torch.Generator().manual_seed(0)),
+    "tone": 0.5 * torch.sin(torch.arange(16_000) * (2 * math.pi * 440 / 16_000)),
+    "silence": torch.zeros(16_000),
+    "click": torch.zeros(16_000).index_fill(0, torch.tensor([5000]), 1.0),
+}
+
+
+@pytest.mark.parametrize("rate", [16_000, 22_050])
+@pytest.mark.parametrize("bins", [128, 40])
+@pytest.mark.parametrize(("window", "gain"), [("povey", 2.0**15), ("hanning", 1.0)], ids=["BEATs", "AST"])
+@pytest.mark.parametrize("sound", SOUNDS)
+def test_values_are_those_of_kaldi(sound, window, gain, bins, rate):
+    own = LogMel(rate, bins, window, gain)(SOUNDS[sound])
+    theirs = fbank((SOUNDS[sound] * gain)[None], num_mel_bins=bins, window_type=window, sample_frequency=rate, dither=0.0)
+    assert own.shape == theirs.shape
+    assert (own - theirs).abs().max() < 5e-4  # of logarithms: rounding of quiet bands beside loud ones
+
+
+@pytest.mark.parametrize(("seconds", "frames"), [(1, 98), (10, 998), (30, 2998)])
+def test_numbers_of_frames_are_the_published_ones(seconds, frames):
+    features = LogMel()
+    assert features.num_frames(16_000 * seconds) == frames == len(features(torch.zeros(16_000 * seconds)))
+
+
+@pytest.mark.parametrize("frames", [1, 16, 1024])
+def test_the_fewest_samples_make_so_many_frames(frames):
+    features = LogMel()
+    samples = features.num_samples(frames)
+    assert features.num_frames(samples) == frames and features.num_frames(samples - 1) == frames - 1
+
+
+def test_gain_adds_its_logarithm():
+    quiet, loud = LogMel(gain=1.0)(SOUNDS["noise"]), LogMel()(SOUNDS["noise"])
+    heard = loud > 0
+    assert heard.float().mean() > 0.9
+    assert torch.allclose((loud - quiet)[heard], torch.tensor(2 * math.log(2**15)), atol=1e-3)
+    assert 2 * math.log(2**15) == pytest.approx(20.79, abs=0.01)
+
+
+def test_a_constant_in_the_waveform_does_not_matter():
+    features = LogMel(window="hanning", gain=1.0)
+    assert (features(SOUNDS["noise"] + 0.25) - features(SOUNDS["noise"])).abs().max() < 1e-2
+
+
+def test_a_sound_shorter_than_a_frame_is_refused():
+    with pytest.raises(ValueError, match="a sound of 399 samples is shorter than a frame of 400"):
+        LogMel()(torch.zeros(399))
+    assert LogMel().num_frames(399) == 0 and LogMel()(torch.zeros(400)).shape == (1, 128)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"sample_rate_hz": 10}, "sample_rate_hz must be at least 1000, got 10"),
+        ({"num_bins": 3}, "num_bins must be at least 4, got 3"),
+        ({"gain": 0.0}, "gain must be positive, got 0.0"),
+    ],
+)
+def test_wrong_settings_are_named(settings, message):
+    with pytest.raises(ValueError, match=message):
+        LogMel(**settings)

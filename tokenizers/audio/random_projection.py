@@ -1,0 +1,86 @@
+"""The first tokenizer of BEATs: a random projection of each patch.
+
+Letters in shapes: b items, f frames, m mel bins, n patches of all items, q values of a patch, e width of a code.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from multimodal.tokenizers.audio.patches import cut_patches
+from multimodal.tokenizers.pretrained import PretrainedTokenizer
+from multimodal.tokenizers.quantizers.nearest import nearest_code
+
+
+class RandomProjectionTokenizer(PretrainedTokenizer):
+    """Two random linear maps, each followed by a norm, and the nearest of random codes; nothing is trained (BEATs, https://arxiv.org/abs/2212.09058).
+
+    As in ESPnet ``espnet2/beats/random_tokenizer.py``. The weights that the published BEATs began with were never released: theirs cannot
+    be made again. Ids cannot be decoded.
+
+    Args:
+        patch_size: frames and bins of a patch.
+        num_codes: size of the vocabulary.
+        code_dim: width of a code.
+        hidden_dim: width after the first map.
+        mean: subtracted from the spectrogram.
+        std: divides after that.
+        seed: of the random weights.
+
+    Raises:
+        ValueError: a size below 1, or a standard deviation that is not positive.
+    """
+
+    first: Tensor
+    second: Tensor
+    codebook: Tensor
+
+    def __init__(
+        self,
+        patch_size: int = 16,
+        num_codes: int = 1024,
+        code_dim: int = 256,
+        hidden_dim: int = 512,
+        mean: float = 15.41663,
+        std: float = 13.11164,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if min(patch_size, num_codes, code_dim, hidden_dim) < 1:
+            sizes = f"{patch_size}, {num_codes}, {code_dim} and {hidden_dim}"
+            raise ValueError(f"patch_size, num_codes, code_dim and hidden_dim must be at least 1, got {sizes}.")
+        if std <= 0:
+            raise ValueError(f"std must be positive, got {std}.")
+        self.patch_size, self.num_codes, self.mean, self.std = patch_size, num_codes, mean, std
+        generator, values = torch.Generator().manual_seed(seed), patch_size**2
+        bound = math.sqrt(6 / (values + hidden_dim))
+        spread = math.sqrt(2 / (hidden_dim + code_dim))
+        self.register_buffer("first", (2 * torch.rand(values, hidden_dim, generator=generator) - 1) * bound)  # Xavier's uniform
+        self.register_buffer("second", torch.randn(hidden_dim, code_dim, generator=generator) * spread)  # Xavier's normal
+        self.register_buffer("codebook", torch.randn(num_codes, code_dim, generator=generator))
+
+    @property
+    def vocab_sizes(self) -> tuple[int, ...]:
+        """One field of ``num_codes`` ids."""
+        return (self.num_codes,)
+
+    def encode(self, values: Float[Tensor, "*f m"], lengths: Int[Tensor, " b"] | None = None) -> Int[Tensor, " n"]:
+        """Return the id of each patch, first those of the first frames.
+
+        Args:
+            values: spectrograms, ``(b, f, m)`` of one length, or ``(f, m)`` end to end with ``lengths``.
+            lengths: frames of each item; None: all have the same.
+
+        Raises:
+            ValueError: an item is smaller than a patch, or there are no lengths where they are needed.
+        """
+        patches = cut_patches(values, lengths, self.patch_size, (self.patch_size, self.patch_size)).inputs
+        with torch.autocast(values.device.type, enabled=False):  # rounded vectors would get other ids
+            x = (patches.float() - self.mean) / self.std @ self.first
+            x = F.layer_norm(F.layer_norm(x, x.shape[-1:]) @ self.second, self.codebook.shape[1:])
+        return nearest_code(x, self.codebook)
