@@ -44,6 +44,21 @@ class Tokens:
         starts = self.lengths.cumsum(0) - self.lengths
         return torch.arange(len(self.inputs), device=self.lengths.device) - starts[self.item]
 
+    @classmethod
+    def of_sequences(cls, values: Tensor, lengths: Tensor | None) -> Tokens:
+        """Return a token for each entry of sequences; its coordinate is its index in its sequence.
+
+        Args:
+            values: ``(n, ...)`` of all sequences end to end; without ``lengths`` ``(items, l, ...)``, sequences of one length.
+            lengths: ``(items,)`` int64.
+        """
+        if lengths is None:
+            count, length = values.shape[:2]
+            index = torch.arange(length, device=values.device).repeat(count)
+            return cls(values.flatten(0, 1), torch.full((count,), length, device=values.device), index[:, None])
+        starts = torch.repeat_interleave(lengths.cumsum(0) - lengths, lengths, output_size=len(values))
+        return cls(values, lengths, (torch.arange(len(values), device=values.device) - starts)[:, None])
+
     def with_inputs(self, inputs: Tensor) -> Tokens:
         """Return the same tokens with other inputs."""
         return replace(self, inputs=inputs)
@@ -130,6 +145,10 @@ class Embed(Recorded, nn.Module, ABC):
     @abstractmethod
     def forward(self, tokens: Tokens, shown_as_mask: Tensor | None = None) -> Tensor:
         """Return ``(n, d)``; tokens where ``shown_as_mask`` (``(n,)`` bool) is True appear as the mask, with their position."""
+
+    def example(self) -> Item | None:
+        """Return an item to trace an exported model with, where no transform says what items look like; None: there is none to be had."""
+        return None
 
     def random_inputs(self, tokens: Tokens, noise: Tensor) -> Tensor:
         """Return random inputs like ``tokens.inputs`` for the random share of a corruption.

@@ -18,7 +18,11 @@ POOLS = get_args(Pool)
 
 
 def pool(
-    encoded: Encoded, sequence: Int[Tensor, " n"], num_sequences: int, how: Pool = "mean", valid: Bool[Tensor, " n"] | None = None
+    encoded: Encoded,
+    sequence: Int[Tensor, " n"],
+    num_sequences: int | torch.SymInt,
+    how: Pool = "mean",
+    valid: Bool[Tensor, " n"] | None = None,
 ) -> Float[Tensor, "s d"]:
     """Return one vector for each sequence.
 
@@ -26,25 +30,34 @@ def pool(
         encoded: what the encoder returned.
         sequence: the number of the sequence of each token.
         num_sequences: of all tokens.
-        how: "mean" of the tokens, class and register tokens left out (BEiT); the "class" token (ViT); the "first" of the tokens (BERT, whose
-            first token is one of the text); the mean of the "special" tokens, class and registers (AST, distilled DeiT).
+        how: "mean" of the tokens, in float32 or better, class and register tokens left out (BEiT); the "class" token (ViT); the "first" of
+            the tokens (BERT, whose first token is one of the text); the mean of the "special" tokens, class and registers (AST, distilled
+            DeiT).
         valid: False at tokens that are padding; None: none is.
 
+    Returns:
+        Zeros for a sequence without such tokens.
+
     Raises:
-        ValueError: the encoder has no class token to read.
+        ValueError: the encoder has no class token to read, or ``how`` is none of these.
     """
     tokens = encoded.tokens
+    if how not in POOLS:
+        raise ValueError(f"pool must be one of {', '.join(POOLS)}, got {how!r}.")
     if how in ("class", "special"):
         if encoded.class_token is None:
             raise ValueError(f"pool {how!r} needs an encoder with a class token; this one has none.")
-        if how == "class" or encoded.registers is None:
-            return encoded.class_token
-        return torch.cat([encoded.class_token[:, None], encoded.registers], 1).mean(1)
+        own = encoded.class_token
+        if how == "special" and encoded.registers is not None:
+            own = torch.cat([own[:, None], encoded.registers], 1).mean(1)
+        missing = num_sequences - own.shape[0]  # the encoder does not know of sequences without tokens after the last
+        return own if missing == 0 else torch.cat([own, own.new_zeros(missing, own.shape[1])])
     if how == "first":
-        index = torch.arange(len(tokens), device=tokens.device)
-        firsts = torch.full((num_sequences,), len(tokens), device=tokens.device).scatter_reduce(0, sequence, index, "amin")
+        index = torch.arange(tokens.shape[0], device=tokens.device)
+        firsts = torch.full((num_sequences,), tokens.shape[0], device=tokens.device).scatter_reduce(0, sequence, index, "amin")
         return torch.cat([tokens, tokens.new_zeros(1, tokens.shape[-1])])[firsts]  # zeros for a sequence without tokens
-    weight = torch.ones(len(tokens), device=tokens.device) if valid is None else valid.float()
-    total = tokens.new_zeros(num_sequences, tokens.shape[-1]).index_add(0, sequence, tokens * weight[:, None].to(tokens.dtype))
+    exact = torch.promote_types(tokens.dtype, torch.float32)  # a sum of many tokens in bfloat16 keeps two digits
+    weight = torch.ones(tokens.shape[0], device=tokens.device, dtype=exact) if valid is None else valid.to(exact)
+    total = weight.new_zeros(num_sequences, tokens.shape[-1]).index_add(0, sequence, tokens.to(exact) * weight[:, None])
     count = weight.new_zeros(num_sequences).index_add(0, sequence, weight).clamp(min=1)
-    return total / count[:, None]
+    return (total / count[:, None]).to(tokens.dtype)

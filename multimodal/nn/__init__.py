@@ -4,12 +4,20 @@ from multimodal.nn.attention import Attention
 from multimodal.nn.bias import Alibi, BucketedBias, PositionBias, RelativeBias2d
 from multimodal.nn.block import Block, BlockParts, DeepNormBlock, ParallelBlock, PostNormBlock, initialize_linear
 from multimodal.nn.content_bias import ContentBias, GatedBias, RelativeKeyQuery
-from multimodal.nn.encoder import Encoded, Encoder, pool_mean
+from multimodal.nn.encoder import Encoded, Encoder, layer_of, pool_mean
 from multimodal.nn.mlp import GatedMlp, GeGlu, Mlp, SwiGlu
 from multimodal.nn.norm import DropPath, LayerNorm, LayerScale, RmsNorm
 from multimodal.nn.packing import Packing
 from multimodal.nn.plan import AttentionPlan
-from multimodal.nn.positions import ConvPosition, LearnedPosition, RotaryPosition, SinCosPosition, SinCosPosition2d
+from multimodal.nn.positions import (
+    ConvPosition,
+    InterleavedSinCosPosition,
+    LearnedPosition,
+    RotaryPosition,
+    SinCosPosition,
+    SinCosPosition2d,
+    SinCosPosition3d,
+)
 from multimodal.nn.prediction import Prediction, PredictionHead
 
 __all__ = [
@@ -28,6 +36,7 @@ __all__ = [
     "GatedBias",
     "GatedMlp",
     "GeGlu",
+    "InterleavedSinCosPosition",
     "LayerNorm",
     "LayerScale",
     "LearnedPosition",
@@ -44,7 +53,9 @@ __all__ = [
     "RotaryPosition",
     "SinCosPosition",
     "SinCosPosition2d",
+    "SinCosPosition3d",
     "SwiGlu",
     "initialize_linear",
+    "layer_of",
     "pool_mean",
 ]

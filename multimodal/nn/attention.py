@@ -6,7 +6,7 @@ Letters in shapes: n tokens, d width, h heads, e width of a head, g sequences of
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -15,6 +15,8 @@ from torch.nn import functional as F
 
 from multimodal.nn.kernels import attend
 from multimodal.nn.plan import AttentionPlan
+
+ProjectionBias = Literal["all", "query_value", "none"]
 
 
 class Attention(nn.Module):
@@ -27,15 +29,18 @@ class Attention(nn.Module):
         output_bias: whether the projection of the mixed heads has one. ModernBERT: no.
         qk_norm: builds a norm of queries and keys from the width of a head (ViT-22B, https://arxiv.org/abs/2302.05442); None: no norm.
         inner_norm: builds a norm of the mixed heads from the width (sub-LN, BEiT-3, https://arxiv.org/abs/2210.06423); None: no norm.
-        content_bias: builds from the number and the width of heads what is added to the logits depending on queries and keys; None: nothing.
-        dropout: share of attention weights dropped in training.
+        content_bias: builds from number and width of heads what is added to the logits depending on queries and keys; None: nothing.
+        dropout: share of attention weights dropped in training, in [0, 1).
+
+    Raises:
+        ValueError: a width that is no multiple of the heads, an unknown kind of bias, or a dropout out of range.
     """
 
     def __init__(
         self,
         dim: int,
         num_heads: int,
-        bias: Literal["all", "query_value", "none"] = "all",
+        bias: ProjectionBias = "all",
         output_bias: bool = True,
         qk_norm: Callable[[int], nn.Module] | None = None,
         inner_norm: Callable[[int], nn.Module] | None = None,
@@ -45,6 +50,10 @@ class Attention(nn.Module):
         super().__init__()
         if dim % num_heads:
             raise ValueError(f"dim must be a multiple of num_heads, got dim {dim} and num_heads {num_heads}.")
+        if bias not in get_args(ProjectionBias):
+            raise ValueError(f"bias must be one of {', '.join(get_args(ProjectionBias))}, got {bias!r}.")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout must be in [0, 1), got {dropout}.")
         self.num_heads, self.dropout = num_heads, dropout
         self.qkv = nn.Linear(dim, 3 * dim, bias=bias == "all")
         self.query_value_bias = nn.Parameter(torch.zeros(2, dim)) if bias == "query_value" else None
@@ -83,7 +92,10 @@ class Attention(nn.Module):
         if self.position_bias is not None:
             own = self.position_bias(places)
             bias = own if bias is None else own + bias
-        return bias if self.content_bias is None else self.content_bias(query, key, places, bias)
+        if self.content_bias is not None:
+            bias = self.content_bias(query, key, places, bias)
+        assert bias is not None  # it is called only where there is one of both
+        return bias
 
     def _qkv(self, x: Tensor) -> Tensor:
         if self.query_value_bias is None:

@@ -1,6 +1,6 @@
 """What the places of two tokens add to the logits of their attention.
 
-Letters in shapes: p places, l length, a axes, h heads, r rows of a table.
+Letters in shapes: p places, q places or 1 where all have the same bias, l length, a axes, h heads.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class PositionBias(nn.Module, ABC):
         """Refuse coordinates that the bias cannot serve; called once per batch, outside of compiled code."""
 
     @abstractmethod
-    def forward(self, places: Shaped[Tensor, "p l a"]) -> Float[Tensor, "p h l l"]:
+    def forward(self, places: Shaped[Tensor, "p l a"]) -> Float[Tensor, "q h l l"]:
         """Return the bias of each query (third axis) to each key (last axis)."""
 
 
@@ -45,23 +45,28 @@ class RelativeBias2d(PositionBias):
 
     Args:
         num_heads: of the attention.
-        window: rows and columns of the grid. Differences that leave it are refused where they can be seen.
+        window: rows and columns of the grid, which tokens must lie on.
 
     Raises:
-        ValueError: (``forward``, ``check``) tokens without two coordinates, or a grid that is larger than the window.
+        ValueError: a window that is not of two positive numbers; or, when called, tokens without two whole coordinates.
     """
 
     def __init__(self, num_heads: int, window: Sequence[int] = (14, 14)) -> None:
         super().__init__(num_heads)
-        self.window = (int(window[0]), int(window[1]))
-        rows, columns = self.window
+        if len(window) != 2 or min(window) < 1:
+            raise ValueError(f"window must be rows and columns of a grid, at least 1 each, got {tuple(window)}.")
+        self.window = rows, columns = int(window[0]), int(window[1])
         self.table = nn.Parameter(torch.zeros((2 * rows - 1) * (2 * columns - 1) + NUM_SPECIAL_ROWS, num_heads))
 
     def check(self, coordinates: Shaped[Tensor, "n a"]) -> None:
-        """Refuse places that are outside the window."""
-        if coordinates.shape[-1] != 2:
-            raise ValueError(f"RelativeBias2d needs tokens with 2 coordinates (row, column), got {coordinates.shape[-1]}.")
-        if len(coordinates) and bool((coordinates >= torch.tensor(self.window, device=coordinates.device)).any()):
+        """Refuse places that are outside the window.
+
+        Raises:
+            ValueError: there are such places, or they are not two whole numbers.
+        """
+        self._check_kind(coordinates)
+        beyond = coordinates >= torch.tensor(self.window, device=coordinates.device)
+        if len(coordinates) and not coordinates.is_meta and bool(beyond.any()):  # the device "meta" holds no values
             extent = tuple((coordinates.amax(0) + 1).tolist())
             raise ValueError(
                 f"tokens lie on a grid of {extent}, the relative bias has a window of {self.window}: set window, or resize the bias of a "
@@ -80,12 +85,17 @@ class RelativeBias2d(PositionBias):
         index = torch.where(key, first_special + 1, index)
         return torch.where(query & key, first_special + 2, index)
 
-    def forward(self, places: Int[Tensor, "p l 2"]) -> Float[Tensor, "p h l l"]:
+    def forward(self, places: Shaped[Tensor, "p l a"]) -> Float[Tensor, "p h l l"]:
         """Look up the table."""
-        if places.shape[-1] != 2:
-            raise ValueError(f"RelativeBias2d needs tokens with 2 coordinates (row, column), got {places.shape[-1]}.")
+        self._check_kind(places)
         index = self.index(places)
         return self.table[index.flatten()].unflatten(0, index.shape).permute(0, 3, 1, 2)  # (p l l) h -> p h l l
+
+    def _check_kind(self, coordinates: Tensor) -> None:
+        if coordinates.shape[-1] != 2 or coordinates.is_floating_point():
+            raise ValueError(
+                f"RelativeBias2d needs tokens with 2 whole coordinates (row, column), got {coordinates.shape[-1]} of {coordinates.dtype}."
+            )
 
 
 class BucketedBias(PositionBias):
@@ -96,12 +106,19 @@ class BucketedBias(PositionBias):
 
     Args:
         num_heads: of the attention.
-        num_buckets: of both signs together. BEATs: 320; T5: 32.
-        max_distance: from here on all distances share a bucket. BEATs: 800; T5: 128.
+        num_buckets: of both signs together, a multiple of 4. BEATs: 320; T5: 32.
+        max_distance: from here on all distances share a bucket; more than a quarter of ``num_buckets``. BEATs: 800; T5: 128.
+
+    Raises:
+        ValueError: numbers that leave no buckets.
     """
 
     def __init__(self, num_heads: int, num_buckets: int = 320, max_distance: int = 800) -> None:
         super().__init__(num_heads)
+        if num_buckets < 4 or num_buckets % 4:
+            raise ValueError(f"num_buckets must be a positive multiple of 4, got {num_buckets}.")
+        if max_distance <= num_buckets // 4:
+            raise ValueError(f"max_distance must be more than a quarter of num_buckets {num_buckets}, got {max_distance}.")
         self.num_buckets, self.max_distance = num_buckets, max_distance
         self.table = nn.Parameter(torch.zeros(num_buckets, num_heads))
 
@@ -114,7 +131,7 @@ class BucketedBias(PositionBias):
         far = (exact + scaled.long()).clamp(max=half - 1)
         return torch.where(difference > 0, half, 0) + torch.where(distance < exact, distance, far)
 
-    def forward(self, places: Shaped[Tensor, "p l a"]) -> Float[Tensor, "p h l l"]:
+    def forward(self, places: Shaped[Tensor, "p l a"]) -> Float[Tensor, "q h l l"]:
         """Look up the table; all sequences of a length have the same bias."""
         index = torch.arange(places.shape[1], device=places.device)
         return self.table[self.bucket(index - index[:, None])].permute(2, 0, 1)[None]  # l l h -> 1 h l l

@@ -16,9 +16,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from multimodal.nn.attention import Attention
-from multimodal.nn.norm import DropPath, LayerScale
+from multimodal.nn.norm import DropPath, LayerScale, scale
 from multimodal.nn.packing import Packing
 from multimodal.nn.plan import AttentionPlan
+
+Kept = tuple[Tensor | None, Tensor | None]
+"""What stochastic depth multiplies the two branches of each token by, ``(n, 1)``; None: 1."""
 
 
 class BlockParts(NamedTuple):
@@ -52,10 +55,10 @@ class Block(nn.Module):
 
     def __init__(self, parts: BlockParts) -> None:
         super().__init__()
-        dim, scale = parts.dim, parts.layer_scale
+        dim, first_scale = parts.dim, parts.layer_scale
         self.norm1, self.norm2 = parts.norm(dim), parts.norm(dim)
         self.attn, self.mlp = parts.attention(dim), parts.mlp(dim)
-        self.scale1, self.scale2 = (nn.Identity() if scale is None else LayerScale(dim, scale) for _ in range(2))
+        self.scale1, self.scale2 = (nn.Identity() if first_scale is None else LayerScale(dim, first_scale) for _ in range(2))
         self.drop_path = DropPath(parts.drop_path)
 
     def initialize(self, number: int) -> None:
@@ -66,16 +69,20 @@ class Block(nn.Module):
 
     def forward(self, x: Float[Tensor, "n d"], plan: AttentionPlan) -> Float[Tensor, "n d"]:
         """Transform tokens in packed order."""
-        return self.finish(x, self.attn.mix(*self.project(x), plan), plan.packing)
+        return self.finish(x, self.attn.mix(*self.project(x), plan), self.draw(plan.packing))
+
+    def draw(self, packing: Packing) -> Kept:
+        """Draw which sequences skip which branch."""
+        return self.drop_path.draw(packing), self.drop_path.draw(packing)
 
     def project(self, x: Float[Tensor, "n d"]) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries, keys and values, ``(n, h, e)``."""
         return self.attn.project(self.norm1(x))
 
-    def finish(self, x: Float[Tensor, "n d"], mixed: Float[Tensor, "n h e"], packing: Packing) -> Float[Tensor, "n d"]:
+    def finish(self, x: Float[Tensor, "n d"], mixed: Float[Tensor, "n h e"], kept: Kept) -> Float[Tensor, "n d"]:
         """Add what attention has mixed, then the MLP."""
-        x = x + self.drop_path(self.scale1(self.attn.output(mixed)), packing)
-        return x + self.drop_path(self.scale2(self.mlp(self.norm2(x))), packing)
+        x = x + scale(self.scale1(self.attn.output(mixed)), kept[0])
+        return x + scale(self.scale2(self.mlp(self.norm2(x))), kept[1])
 
 
 class ParallelBlock(Block):
@@ -89,10 +96,10 @@ class ParallelBlock(Block):
         super().__init__(parts)
         self.norm2 = nn.Identity()
 
-    def finish(self, x: Tensor, mixed: Tensor, packing: Packing) -> Tensor:
-        """Add both branches."""
+    def finish(self, x: Tensor, mixed: Tensor, kept: Kept) -> Tensor:
+        """Add both branches; a sequence skips both or none."""
         attended, transformed = self.scale1(self.attn.output(mixed)), self.scale2(self.mlp(self.norm1(x)))
-        return x + self.drop_path(attended + transformed, packing)
+        return x + scale(attended + transformed, kept[0])
 
 
 class PostNormBlock(Block):
@@ -115,10 +122,10 @@ class PostNormBlock(Block):
         """Return queries, keys and values, ``(n, h, e)``."""
         return self.attn.project(x)
 
-    def finish(self, x: Tensor, mixed: Tensor, packing: Packing) -> Tensor:
+    def finish(self, x: Tensor, mixed: Tensor, kept: Kept) -> Tensor:
         """Add what attention has mixed, normalise, add the MLP, normalise."""
-        x = self.norm1(self.alpha * x + self.drop_path(self.scale1(self.attn.output(mixed)), packing))
-        return self.norm2(self.alpha * x + self.drop_path(self.scale2(self.mlp(x)), packing))
+        x = self.norm1(self.alpha * x + scale(self.scale1(self.attn.output(mixed)), kept[0]))
+        return self.norm2(self.alpha * x + scale(self.scale2(self.mlp(x)), kept[1]))
 
 
 class DeepNormBlock(PostNormBlock):

@@ -1,6 +1,6 @@
 """What queries and keys add to the logits beside their product, depending on how far apart they are.
 
-Letters in shapes: g sequences of a group, p places, l length, h heads, e width of a head, a axes.
+Letters in shapes: g sequences of a group, p places, q places or 1, l length, h heads, k heads or 1, e width of a head, a axes.
 """
 
 from __future__ import annotations
@@ -11,6 +11,10 @@ from abc import ABC, abstractmethod
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+LEAST_BIAS = -1e4
+"""What is below hides a token and is no bias of positions: it must not be scaled, as -inf times 0 is not a number."""
 
 
 class ContentBias(nn.Module, ABC):
@@ -22,16 +26,16 @@ class ContentBias(nn.Module, ABC):
         query: Float[Tensor, "g h l e"],
         key: Float[Tensor, "g h l e"],
         places: Shaped[Tensor, "p l a"] | None,
-        bias: Float[Tensor, "p h l l"] | None,
+        bias: Float[Tensor, "q k l l"] | None,
     ) -> Float[Tensor, "g h l l"]:
         """Return what is added to the logits; ``bias``, what positions and masks add, is to be included."""
 
 
 class GatedBias(ContentBias):
-    """Each query scales its bias by a gate of its own ("gated relative position bias": WavLM, https://arxiv.org/abs/2110.13900; BEATs).
+    """Each query scales the bias of positions by a gate ("gated relative position bias": WavLM, https://arxiv.org/abs/2110.13900; BEATs).
 
-    A linear layer makes 8 numbers of the query of a head, before the scaling of attention; their sums by fours, through a sigmoid, are a and b;
-    the gate is ``a * (b * scale - 1) + 2``. (unilm ``beats/backbone.py``.)
+    A linear layer makes 8 numbers of the query of a head, before the scaling of attention; their sums by fours, through a sigmoid, are a
+    and b; the gate is ``a * (b * scale - 1) + 2``. (unilm ``beats/backbone.py``.)
 
     Args:
         num_heads: number of heads.
@@ -54,14 +58,15 @@ class GatedBias(ContentBias):
         sums = self.linear(query).unflatten(-1, (2, 4)).sum(-1).sigmoid()  # g h l 2
         a, b = sums.unbind(-1)
         gate = a * (b * self.scale[:, None] - 1) + 2
-        return gate[..., None] * bias
+        positions = bias.clamp(min=LEAST_BIAS)
+        return torch.addcmul(bias - positions, gate[..., None], positions)  # the difference is what hides tokens
 
 
 class RelativeKeyQuery(ContentBias):
-    """A learned vector for each distance, multiplied with query and with key (https://arxiv.org/abs/2009.13658; BERT's "relative_key_query",
-    MidiBERT).
+    """A learned vector for each distance, multiplied with query and with key (https://arxiv.org/abs/2009.13658; MidiBERT).
 
-    The distance is that of the tokens' indices in their sequence, query minus key. All heads share the vectors.
+    It is BERT's "relative_key_query". The distance is that of the tokens' indices in their sequence, query minus key. All heads share the
+    vectors.
 
     Args:
         num_heads: number of heads.
@@ -85,9 +90,14 @@ class RelativeKeyQuery(ContentBias):
         if length > self.max_length:
             raise ValueError(f"a sequence has {length} tokens; the relative positions of attention end at max_length {self.max_length}.")
         near = self.distances[self.max_length - length : self.max_length + length - 1].to(query.dtype)  # distances 1 - l .. l - 1
-        index = torch.arange(length, device=query.device)
-        column = index[:, None] - index + length - 1  # l l: the row of `near` for each query and key
-        by_query = (query @ near.T).gather(-1, column.expand(*query.shape[:2], -1, -1))
-        by_key = (key @ near.T).gather(-1, column.T.expand(*key.shape[:2], -1, -1)).transpose(-1, -2)
+        by_query = _by_difference(query, near.flip(0))
+        by_key = _by_difference(key, near).transpose(-1, -2)
         own = (by_query + by_key) / math.sqrt(query.shape[-1])
         return own if bias is None else own + bias
+
+
+def _by_difference(x: Float[Tensor, "g h l e"], vectors: Float[Tensor, "m e"]) -> Float[Tensor, "g h l l"]:
+    """Multiply each row with the vectors of all columns, which are those of the differences column - row, 1 - l .. l - 1."""
+    length = x.shape[2]
+    products = (x @ F.pad(vectors, (0, 0, 0, 1)).T).flatten(2)  # rows of 2 l, read as rows of 2 l - 1: each moves by one
+    return products[..., : length * (2 * length - 1)].unflatten(-1, (length, 2 * length - 1))[..., length - 1 :]

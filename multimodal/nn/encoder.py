@@ -5,10 +5,11 @@ Letters in shapes: n tokens, s sequences, d width, a axes, r register tokens, p 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
@@ -18,16 +19,20 @@ from torch.utils.checkpoint import checkpoint
 
 from multimodal.nn.attention import Attention
 from multimodal.nn.bias import PositionBias
-from multimodal.nn.block import Block, BlockParts
-from multimodal.nn.content_bias import ContentBias
+from multimodal.nn.block import Block, BlockParts, PostNormBlock
+from multimodal.nn.content_bias import ContentBias, GatedBias
 from multimodal.nn.mlp import Mlp
 from multimodal.nn.multiway import MultiwayNorm, build
 from multimodal.nn.norm import LayerNorm
 from multimodal.nn.packing import Packing
 from multimodal.nn.plan import AttentionPlan, Experts, places_of
-from multimodal.nn.positions import ConvPosition, RotaryPosition
+from multimodal.nn.positions import ConvPosition, RotaryPosition, can_be_read
 from multimodal.nn.special import SpecialTokens
 from multimodal.recorded import Recorded
+
+NormAt = Literal["output", "input", "none"]
+BEFORE_LAYERS = re.compile(r"encoder\.(special|convolution|input_norm)\.|modalities\.[^.]+\.embed\.|embeds\.")
+LAYER = re.compile(r"encoder\.blocks\.(\d+)\.")
 
 
 class Encoded(NamedTuple):
@@ -89,7 +94,7 @@ class Encoder(Recorded, nn.Module):
         attention: Callable[[int, int], Attention] = Attention,
         mlp: Callable[[int], nn.Module] = Mlp,
         norm: Callable[[int], nn.Module] = LayerNorm,
-        norm_at: Literal["output", "input", "none"] = "output",
+        norm_at: NormAt = "output",
         first_norm: bool = True,
         layer_scale: float | None = None,
         drop_path: float = 0.0,
@@ -107,15 +112,24 @@ class Encoder(Recorded, nn.Module):
         checkpoint_activations: bool = False,
     ) -> None:
         super().__init__()
-        for name, size in (("dim", dim), ("depth", depth), ("num_heads", num_heads), ("num_experts", num_experts)):
-            if size < 1:
-                raise ValueError(f"{name} must be at least 1, got {size}.")
+        _check_sizes(
+            dim=dim,
+            depth=depth,
+            num_heads=num_heads,
+            num_experts=num_experts,
+            global_every=global_every,
+            window=1 if window is None else window,
+        )
         if not 0 <= drop_path < 1:
             raise ValueError(f"drop_path must be in [0, 1), got {drop_path}.")
+        if norm_at not in get_args(NormAt):
+            raise ValueError(f"norm_at must be one of {', '.join(get_args(NormAt))}, got {norm_at!r}.")
         if local_rotary and (window is None or rotary is None):
             raise ValueError("local_rotary has an effect only with window and rotary: set them, or leave it out.")
         if num_registers and not class_token:
             raise ValueError(f"num_registers {num_registers} needs a class_token, which they follow.")
+        if special_positions and not class_token:
+            raise ValueError("special_positions has an effect only with a class_token: set it, or leave it out.")
         self.dim, self.depth, self.num_heads, self.num_experts = dim, depth, num_heads, num_experts
         self.window, self.global_every, self.checkpoint_activations = window, global_every, checkpoint_activations
         rates = [drop_path * i / max(depth - 1, 1) for i in range(depth)]
@@ -132,11 +146,18 @@ class Encoder(Recorded, nn.Module):
         for number, layer in enumerate(self.blocks, start=1):
             layer.initialize(number)
         if not first_norm:
-            for layer in self.layers(0):
-                layer.norm1 = nn.Identity()
+            self._leave_out_first_norm()
         if bias and not share_bias:
-            for layer in self.layers():
-                layer.attn.set_position_bias(bias(num_heads))
+            for number in range(depth):
+                self.layers(number)[0].attn.set_position_bias(bias(num_heads))  # experts have one together
+        if bias is None and any(isinstance(module, GatedBias) for module in self.modules()):
+            raise ValueError("GatedBias scales the encoder's position bias: give the encoder one (bias: multimodal.nn.BucketedBias).")
+
+    def _leave_out_first_norm(self) -> None:
+        for layer in self.layers(0):
+            if isinstance(layer, PostNormBlock):
+                raise ValueError(f"first_norm leaves out the norm before attention, which a {type(layer).__name__} does not have.")
+            layer.norm1 = nn.Identity()
 
     def _norm(self, norm: Callable[[int], nn.Module]) -> nn.Module:
         return norm(self.dim) if self.num_experts == 1 else MultiwayNorm([norm(self.dim) for _ in range(self.num_experts)])
@@ -159,7 +180,10 @@ class Encoder(Recorded, nn.Module):
             tokens: embedded tokens.
             sequence: the number of the sequence of each token, from 0. Tokens of one sequence see each other and no others.
             coordinates: where each token lies in its item; needed where positions enter the attention.
-            expert: of each token; None: all of expert 0.
+            expert: of each token, below ``num_experts``; None: all of expert 0.
+
+        Raises:
+            ValueError: coordinates are missing, or do not fit the encoder's positions; an expert that there is not.
         """
         return self.forward_intermediates(tokens, sequence, coordinates, expert=expert)[0]
 
@@ -187,12 +211,15 @@ class Encoder(Recorded, nn.Module):
     ) -> tuple[Tensor, list[Tensor]]:
         packing = Packing.from_sequence(sequence)
         experts = None if expert is None else Experts.of(packing.pack(expert), packing, self.num_experts)
-        places = None
-        if coordinates is not None and self._needs_places:
-            for bias in self._position_biases():
-                bias.check(coordinates)
-            places = places_of(packing, coordinates)
-        plans = self._plans(AttentionPlan(packing, places=places, experts=experts), None if coordinates is None else packing.pack(coordinates))
+        if experts is not None and len(experts.inverse) < len(tokens):
+            raise ValueError(f"experts must be from 0 to {self.num_experts - 1}, got {int(expert.min())} to {int(expert.max())}.")
+        self._check_coordinates(coordinates)
+        places = None if coordinates is None or not self._needs_places else places_of(packing, coordinates)
+        if not packing.groups:
+            tokens = tokens + _zero_of(self.parameters())  # a step of no tokens gives every parameter a gradient
+        plans = self._plans(
+            AttentionPlan(packing, places=places, experts=experts), None if coordinates is None else packing.pack(coordinates)
+        )
         x, seen = self._run(packing.pack(tokens), plans, indices)
         return packing.unpack(x), [packing.unpack(layer) for layer in seen]
 
@@ -210,15 +237,21 @@ class Encoder(Recorded, nn.Module):
             tokens: embedded tokens.
             coordinates: where the tokens lie, the same for all sequences; needed where positions enter the attention.
             valid: True at real tokens; None: all are. What stands at padding in the result means nothing.
-            expert: of all tokens.
+            expert: of all tokens, below ``num_experts``.
             indices: layers whose tokens to return too (from 0; before the final norm).
+
+        Raises:
+            ValueError: as ``forward``; while the model is traced, no coordinates are looked at.
         """
-        count = len(tokens)
+        count = tokens.shape[0]  # len() would be a fixed number in an exported model
+        if not 0 <= expert < self.num_experts:
+            raise ValueError(f"expert must be from 0 to {self.num_experts - 1}, got {expert}.")
         if self.special is not None and expert == 0:
             special = self.special.count
             tokens = self.special.prepend_dense(tokens)
             coordinates = None if coordinates is None else F.pad(coordinates, (0, 0, special, 0), value=-1)
             valid = None if valid is None else F.pad(valid, (special, 0), value=True)
+        self._check_coordinates(coordinates)
         packing = Packing.dense(count, tokens.shape[1], tokens.device, valid)
         plan = AttentionPlan(packing, places=None if coordinates is None else (coordinates[None],), only_expert=expert)
         plans = self._plans(plan, None if coordinates is None else coordinates.repeat(count, 1))
@@ -250,8 +283,14 @@ class Encoder(Recorded, nn.Module):
         local = plan.with_window(self.window)
         return plan, local if self.local_rotary is None else replace(local, rotate=_rotation(self.local_rotary, coordinates))
 
-    def _position_biases(self) -> list[PositionBias]:
-        return [module for module in self.modules() if isinstance(module, PositionBias)]
+    def _check_coordinates(self, coordinates: Tensor | None) -> None:
+        bias = next((module for module in self.modules() if isinstance(module, PositionBias)), None)  # those of all layers are alike
+        if bias is None:
+            return
+        if coordinates is None:
+            raise ValueError(f"an encoder with a {type(bias).__name__} needs the coordinates of the tokens.")
+        if can_be_read(coordinates):
+            bias.check(coordinates)
 
     @cached_property
     def _needs_places(self) -> bool:
@@ -270,6 +309,17 @@ def _rotation(rotary: RotaryPosition | None, coordinates: Tensor | None) -> Call
     return partial(rotary, angles=rotary.angles(coordinates))
 
 
+def _check_sizes(**sizes: int) -> None:
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{name} must be at least 1, got {size}.")
+
+
+def _zero_of(parameters: Iterable[Tensor]) -> Tensor:
+    """Return a scalar 0 that every parameter gets a gradient of 0 from, whatever its value."""
+    return torch.stack([parameter.flatten()[:0].sum() for parameter in parameters]).sum()
+
+
 def _attention(make: Callable[[int, int], Attention], num_heads: int, dim: int) -> Attention:
     return make(dim, num_heads)
 
@@ -279,3 +329,27 @@ def pool_mean(tokens: Float[Tensor, "n d"], sequence: Int[Tensor, " n"], num_seq
     total = tokens.new_zeros(num_sequences, tokens.shape[-1]).index_add_(0, sequence, tokens)
     count = torch.bincount(sequence, minlength=num_sequences).clamp(min=1)
     return total / count[:, None]
+
+
+def layer_of(name: str, depth: int) -> int:
+    """Return the layer of a parameter for learning rates that decay with depth, as BEiT counts (``unilm beit/optim_factory.py``).
+
+    0: what comes before the layers: the embeddings of modalities, class and register tokens, the convolution, a norm at the input.
+    i + 1: layer i, its own position bias included. ``depth + 1``: all else: the final norm, heads, a position bias shared by all layers.
+
+    Args:
+        name: of the parameter in a model that has its encoder as ``encoder`` and its embeddings as ``modalities.*.embed`` or ``embeds.*``.
+        depth: layers of the encoder.
+
+    Raises:
+        ValueError: the name is of a layer that the encoder does not have.
+    """
+    name = name.replace("_orig_mod.", "")  # what torch.compile puts between
+    if BEFORE_LAYERS.match(name):
+        return 0
+    layer = LAYER.match(name)
+    if layer is None:
+        return depth + 1
+    if int(layer[1]) >= depth:
+        raise ValueError(f"{name} is of layer {layer[1]} (from 0), the encoder has a depth of {depth}.")
+    return int(layer[1]) + 1

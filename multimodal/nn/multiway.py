@@ -10,20 +10,24 @@ from collections.abc import Callable, Sequence
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from multimodal.nn.block import Block
+from multimodal.nn.block import Block, Kept
 from multimodal.nn.plan import AttentionPlan
 
 
 class MultiwayBlock(nn.Module):
     """A layer whose linear layers and norms exist once for each expert; attention runs over all tokens of a sequence together.
 
+    What belongs to pairs of tokens, such as a bias of the logits, exists once and is the first expert's.
+
     Args:
-        experts: one block for each expert; their ways of mixing must be the same, that of the first is used.
+        experts: one block for each expert, built alike.
     """
 
     def __init__(self, experts: Sequence[Block]) -> None:
         super().__init__()
         self.experts = nn.ModuleList(experts)
+        for other in experts[1:]:
+            other.attn.content_bias = None
 
     def initialize(self, number: int) -> None:
         """Draw the first weights of each expert's layer ``number``."""
@@ -32,13 +36,15 @@ class MultiwayBlock(nn.Module):
 
     def forward(self, x: Float[Tensor, "n d"], plan: AttentionPlan) -> Float[Tensor, "n d"]:
         """Transform tokens in packed order, each by its expert."""
+        first = self.experts[0]
+        kept = first.draw(plan.packing)  # of whole sequences: their tokens of all experts skip a branch together
         if plan.experts is None:
-            return self.experts[plan.only_expert](x, plan)
+            expert = self.experts[plan.only_expert]
+            return expert.finish(x, first.attn.mix(*expert.project(x), plan), kept)
         routes = list(zip(self.experts, plan.experts.routes, strict=True))
         projected = zip(*(expert.project(x[own]) for expert, own in routes), strict=True)
-        mixed = self.experts[0].attn.mix(*(plan.experts.merge(parts) for parts in projected), plan)
-        packings = plan.experts.packings
-        return plan.experts.merge([e.finish(x[own], mixed[own], packing) for (e, own), packing in zip(routes, packings, strict=True)])
+        mixed = first.attn.mix(*(plan.experts.merge(parts) for parts in projected), plan)
+        return plan.experts.merge([expert.finish(x[own], mixed[own], _of(kept, own)) for expert, own in routes])
 
 
 class MultiwayNorm(nn.Module):
@@ -57,6 +63,11 @@ class MultiwayNorm(nn.Module):
         if plan.experts is None:
             return self.experts[plan.only_expert](x)
         return plan.experts.merge([norm(x[own]) for norm, own in zip(self.experts, plan.experts.routes, strict=True)])
+
+
+def _of(kept: Kept, own: Tensor) -> Kept:
+    first, second = kept
+    return None if first is None else first[own], None if second is None else second[own]
 
 
 def build(make: Callable[[], Block], num_experts: int) -> Block | MultiwayBlock:

@@ -67,7 +67,16 @@ class DropPath(nn.Module):
 
     def forward(self, x: Float[Tensor, "n d"], packing: Packing) -> Float[Tensor, "n d"]:
         """Zero the branch of some sequences and scale up the others."""
+        return scale(x, self.draw(packing))
+
+    def draw(self, packing: Packing) -> Float[Tensor, "n 1"] | None:
+        """Return for each token what its branch is multiplied by, the same in a whole sequence: 0, or what makes up for it; None: 1."""
         if not self.training or self.rate == 0:
-            return x
-        kept = (torch.rand(len(packing.lengths), device=x.device) >= self.rate) / (1 - self.rate)
-        return x * kept[packing.sequence, None].to(x.dtype)
+            return None
+        kept = (torch.rand(len(packing.lengths), device=packing.sequence.device) >= self.rate) / (1 - self.rate)
+        return kept[packing.sequence, None]
+
+
+def scale(x: Float[Tensor, "n d"], factor: Float[Tensor, "n 1"] | None) -> Float[Tensor, "n d"]:
+    """Multiply each token by its factor; None: 1."""
+    return x if factor is None else x * factor.to(x.dtype)

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
+from torch.nn import functional as F
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)  # not frozen: torch.compile reads all of a frozen one, and compiles again where anything differs
 class Packing:
     """How the tokens of a batch lie in memory; made once and used by every layer.
 
@@ -27,45 +29,62 @@ class Packing:
         order: ``(n,)`` int64, for each packed position the index of the token that stands there; None: the tokens come in packed order.
         inverse: ``(n,)`` int64, for each token its packed position; None as ``order``.
         valid: ``(s, l)`` bool, True at real tokens, for sequences of one padded length (exported models only); None: no padding.
+        static: the groups are those of the shape of the input, so that the plan can be traced and exported.
     """
 
     sequence: Tensor
     lengths: Tensor
-    groups: tuple[tuple[int, int], ...]
+    groups: tuple[tuple[int | torch.SymInt, int | torch.SymInt], ...]
     order: Tensor | None = None
     inverse: Tensor | None = None
     valid: Tensor | None = None
+    static: bool = False
 
     @classmethod
     def from_sequence(cls, sequence: Int[Tensor, " n"]) -> Packing:
         """Plan for tokens in any order, given the number of the sequence that each belongs to.
 
-        Within a sequence the tokens keep their order.
+        Within a sequence the tokens keep their order. Where they come sorted by length and sequence already, nothing is moved.
         """
         lengths = torch.bincount(sequence)
-        order = (lengths[sequence] * len(lengths) + sequence).argsort(stable=True)  # by length, then by sequence
-        inverse = torch.empty_like(order)
-        inverse[order] = torch.arange(len(order), device=order.device)
         values, counts = lengths[lengths > 0].unique(return_counts=True)
         groups = tuple(zip(counts.tolist(), values.tolist(), strict=True))
+        rank = lengths[sequence] * len(lengths) + sequence  # by length, then by sequence
+        if bool((rank[1:] >= rank[:-1]).all()):
+            return cls(sequence, lengths, groups)
+        order = rank.argsort(stable=True)
+        inverse = torch.empty_like(order)
+        inverse[order] = torch.arange(len(order), device=order.device)
         return cls(sequence[order], lengths, groups, order, inverse)
 
     @classmethod
-    def dense(cls, count: int, length: int, device: torch.device, valid: Bool[Tensor, "s l"] | None = None) -> Packing:
+    def dense(cls, count: int | torch.SymInt, length: int | torch.SymInt, device: torch.device, valid: Bool[Tensor, "s l"] | None = None) -> Packing:
         """Plan for ``count`` sequences of one length, end to end; where ``valid`` is False a token is padding, which nothing attends to.
 
         No value of a tensor is looked at, so that the plan can be traced and exported.
         """
         sequence = torch.arange(count, device=device)[:, None].expand(count, length).reshape(-1)
-        return cls(sequence, torch.full((count,), length, device=device), ((count, length),), valid=valid)
+        return cls(sequence, torch.full((count,), length, device=device), ((count, length),), valid=valid, static=True)
+
+    @cached_property
+    def ends(self) -> Int[Tensor, " ends"]:
+        """0, then for each sequence with tokens, in packed order, the place after its last one; int32, as kernels for it want."""
+        counts, values = (torch.tensor(column, device=self.sequence.device) for column in zip(*self.groups, strict=True))
+        return F.pad(values.repeat_interleave(counts).cumsum(0), (1, 0)).int()
+
+    @cached_property
+    def index(self) -> Int[Tensor, " n"]:
+        """For each packed position the index of its token in its sequence."""
+        starts = self.ends[:-1].long()
+        return torch.arange(len(self.sequence), device=starts.device) - starts.repeat_interleave(self.ends.diff())
 
     def pack(self, x: Shaped[Tensor, "n ..."]) -> Shaped[Tensor, "n ..."]:
         """Return what belongs to the tokens in packed order."""
-        return x if self.order is None else x[self.order]
+        return x if self.order is None else x.index_select(0, self.order)
 
     def unpack(self, x: Shaped[Tensor, "n ..."]) -> Shaped[Tensor, "n ..."]:
         """Undo ``pack``."""
-        return x if self.inverse is None else x[self.inverse]
+        return x if self.inverse is None else x.index_select(0, self.inverse)
 
     def blocks(self, x: Shaped[Tensor, "n ..."]) -> list[Tensor]:
         """Return a view of each group of packed ``x``, ``(g, l, ...)``."""

@@ -74,4 +74,5 @@ class PredictionHead(Recorded, nn.Module):
         logits = self(hidden)
         losses = torch.stack([F.cross_entropy(x.float(), t, reduction="none") for x, t in zip(logits, targets.unbind(1), strict=True)], 1)
         guesses = torch.stack([x.argmax(-1) for x in logits], 1)
-        return Prediction(losses @ self.field_weights, guesses.view(ids.shape), guesses == targets)
+        loss = (losses * self.field_weights).sum(1)  # a product of matrices would be rounded by autocast
+        return Prediction(loss, guesses.view(ids.shape), guesses == targets)

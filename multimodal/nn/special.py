@@ -79,4 +79,4 @@ class SpecialTokens(nn.Module):
 
     def prepend_dense(self, tokens: Shaped[Tensor, "s l d"]) -> Shaped[Tensor, "s m d"]:
         """Put special tokens before those of each sequence."""
-        return torch.cat([self.vectors().to(tokens.dtype).expand(len(tokens), -1, -1), tokens], 1)
+        return torch.cat([self.vectors().to(tokens.dtype).expand(tokens.shape[0], -1, -1), tokens], 1)

@@ -18,14 +18,25 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from multimodal.pretrained.unpickle import read_module
+
 WRAPPERS = ("model", "module", "state_dict", "model_state_dict", "weights")
 """Where published files keep the state dict."""
-HARMLESS = [argparse.Namespace, np.dtype, np.ndarray, np._core.multiarray.scalar, *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "?"))]
+HARMLESS = [
+    argparse.Namespace,
+    np.dtype,
+    np.ndarray,
+    np._core.multiarray.scalar,
+    *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "?")),
+]
 """Classes beside tensors in published files: plain data, with no code of their own."""
 CONFIG_NAME = "config.json"
-SAFETENSORS, PICKLED = (".safetensors",), (".pt", ".pth", ".bin", ".ckpt")
+PREPROCESSOR_NAME = "preprocessor_config.json"
+SAFETENSORS, PICKLED, MODULES = (".safetensors",), (".pt", ".pth", ".bin", ".ckpt"), (".pkl",)
 NAMES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 """What a folder's weights are called, in order of preference."""
+MODULE_NAMES = ("encoder.pkl", "decoder.pkl")
+"""Pickled modules that belong together: the names of their tensors begin with that of their file."""
 DAMAGE = (RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError, OSError, zipfile.BadZipFile, SafetensorError)
 
 
@@ -36,7 +47,8 @@ class Checkpoint:
     Args:
         tensors: name -> tensor, on the CPU.
         config: what ``config.json`` beside it says; empty where there is none.
-        extra: what else the file holds beside the tensors, as plain data.
+        extra: what else the file holds beside the tensors, as plain data; and what ``preprocessor_config.json`` beside it says, under
+            "preprocessor_config".
         path: of the file or folder.
         sha256: of the file, hex; of several, of their hashes in order.
     """
@@ -57,8 +69,9 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     """Read a weight file, or a folder with weights and ``config.json``.
 
     Args:
-        path: ``.safetensors``, or ``.pt``, ``.pth``, ``.bin``, ``.ckpt`` as ``torch.save`` writes them; or a folder that holds
-            ``model.safetensors`` or ``pytorch_model.bin``, whole or in numbered parts.
+        path: ``.safetensors``, or ``.pt``, ``.pth``, ``.bin``, ``.ckpt`` as ``torch.save`` writes them; ``.pkl``, a pickled module of
+            DALL-E; or a folder that holds ``model.safetensors`` or ``pytorch_model.bin``, whole or in numbered parts, or ``encoder.pkl``
+            with ``decoder.pkl``.
 
     Raises:
         ValueError: nothing is there; the file is damaged or cut off, holds objects that could run code, or holds no tensors.
@@ -71,11 +84,14 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     extra: dict[str, Any] = {}
     for file in files:
         found, beside = _read_file(file)
-        tensors.update(found)
+        prefix = f"{file.stem}." if len(files) > 1 and file.name in MODULE_NAMES else ""
+        tensors.update({f"{prefix}{name}": x for name, x in found.items()})
         extra.update(beside)
     if not tensors:
         raise ValueError(f"{path} holds no tensors.")
     folder = path if path.is_dir() else path.parent
+    if preprocessor := _config(folder / PREPROCESSOR_NAME):
+        extra["preprocessor_config"] = preprocessor
     return Checkpoint(tensors, _config(folder / CONFIG_NAME), extra, path, _hash(files))
 
 
@@ -84,7 +100,9 @@ def _files_of(folder: Path) -> list[Path]:
         path = folder / name
         if path.is_file():
             return _parts(path) if name.endswith(".index.json") else [path]
-    files = sorted(path for path in folder.iterdir() if path.suffix in SAFETENSORS + PICKLED)
+    if modules := [folder / name for name in MODULE_NAMES if (folder / name).is_file()]:
+        return modules
+    files = sorted(path for path in folder.iterdir() if path.suffix in SAFETENSORS + PICKLED + MODULES)
     if len(files) == 1:
         return files
     what = f"{len(files)} weight files: name one" if files else f"no weight file ({', '.join(NAMES)})"
@@ -95,9 +113,9 @@ def _parts(index: Path) -> list[Path]:
     """Return the files that an index names, which must lie beside it."""
     try:
         names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        paths = [index.parent / Path(name).name for name in names]
     except DAMAGE as error:
         raise ValueError(f"{index} is not an index of weight files: {error!r}") from error
-    paths = [index.parent / Path(name).name for name in names]
     if missing := [path.name for path in paths if not path.is_file()]:
         raise ValueError(f"{index} names {missing}, which are not beside it.")
     return paths
@@ -109,13 +127,15 @@ def _read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             return load_file(path), {}
         except DAMAGE as error:
             raise ValueError(f"{path} is damaged, or no safetensors file: {_said(error)}") from error
+    if path.suffix in MODULES:
+        return read_module(path), {}
     if path.suffix not in PICKLED:
-        raise ValueError(f"{path}: weights come as {', '.join(SAFETENSORS + PICKLED)}, or as a folder.")
+        raise ValueError(f"{path}: weights come as {', '.join(SAFETENSORS + PICKLED + MODULES)}, or as a folder.")
     try:
         with torch.serialization.safe_globals(HARMLESS):
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "Unsupported global" in str(error) or "Unsupported operand" in str(error) or "WeightsUnpickler error" in str(error):
+        if "unsupported global" in str(error).lower() or "unsupported class" in str(error).lower():
             raise ValueError(f"{path} holds objects that could run code, and is refused: {_said(error)}") from error
         raise ValueError(f"{path} is damaged, or was not written by torch.save: {_said(error)}") from error
     except DAMAGE as error:
@@ -160,7 +180,7 @@ def file_hash(path: Path) -> str:
 
 
 def _said(error: BaseException) -> str:
-    return next(iter(_lines(error)), type(error).__name__)[:300]
+    return next(iter(_lines(error)), type(error).__name__).partition(". ")[0][:200]
 
 
 def _lines(error: BaseException) -> Iterator[str]:

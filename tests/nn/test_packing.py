@@ -25,7 +25,7 @@ def test_attend_equals_attention_on_each_sequence(lengths, seed):
     sequence = sequence_of(lengths)[torch.randperm(sum(lengths), generator=generator)]
     packing = Packing.from_sequence(sequence)
     q, k, v = torch.randn(3, len(sequence), 2, 4, generator=generator)
-    mixed = attend(q[packing.order], k[packing.order], v[packing.order], AttentionPlan(packing))[packing.inverse]
+    mixed = packing.unpack(attend(packing.pack(q), packing.pack(k), packing.pack(v), AttentionPlan(packing)))
     for number in range(len(lengths)):
         own = sequence == number
         alone = [x[own].transpose(0, 1) for x in (q, k, v)]  # n h e -> h n e

@@ -91,7 +91,7 @@ def test_what_cannot_be_exported_is_said(image_model):
     with pytest.raises(ValueError, match="no head 'classes'"):
         DenseModel(bare, output="classes")
     assert DenseModel(bare).output == "features"
-    with pytest.raises(ValueError, match="does not say how files of 'image' are read"):
+    with pytest.raises(ValueError, match="does not say what items of 'image' look like"):
         DenseModel(PretrainedModel(ModelSettings(settings.encoder, settings.embeds)))
 
 

@@ -2,8 +2,9 @@
 
 from multimodal.tokenizers.text.byte import ByteTokenizer
 from multimodal.tokenizers.text.decode import decode_text
+from multimodal.tokenizers.text.embed import TextEmbed
 from multimodal.tokenizers.text.file import FileTokenizer
 from multimodal.tokenizers.text.tokenizer import TextTokenizer
 from multimodal.tokenizers.text.transform import TextTransform
 
-__all__ = ["ByteTokenizer", "FileTokenizer", "TextTokenizer", "TextTransform", "decode_text"]
+__all__ = ["ByteTokenizer", "FileTokenizer", "TextEmbed", "TextTokenizer", "TextTransform", "decode_text"]

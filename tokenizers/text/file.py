@@ -17,18 +17,26 @@ from multimodal.tokenizers.pretrained import read_config
 from multimodal.tokenizers.text.tokenizer import TextTokenizer
 
 FILE_NAME = "tokenizer.json"
+PROBE = "a"
+"""A text whose ids show what is put around them."""
 
 
 class FileTokenizer(TextTokenizer):
     """The tokenizer in a ``tokenizer.json``, as every fast tokenizer of transformers saves it. Nothing is downloaded or executed.
 
-    Truncation and padding that the file asks for are turned off, and no special tokens are added: a text is cut by its transform.
+    Truncation and padding that the file asks for are turned off: a text is cut by its transform.
 
     Args:
         path: of the file, or of the folder that holds it.
+        special_tokens: whether windows get the tokens that the file puts around a text: [CLS] and [SEP] of BERT. Pretrained encoders expect
+            them.
+        vocab_size: number of ids; None: one more than the highest id of the file. Some models pad their tables: ModernBERT to 50368.
+
+    Raises:
+        ValueError: there is no such file, it is none of these, or ``vocab_size`` is below its ids.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, special_tokens: bool = False, vocab_size: int | None = None) -> None:
         super().__init__()
         from tokenizers import Tokenizer
 
@@ -42,11 +50,17 @@ class FileTokenizer(TextTokenizer):
             raise ValueError(f"{file} is no {FILE_NAME}: {error}") from error
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
+        highest = max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+        if vocab_size is not None and vocab_size <= highest:
+            raise ValueError(f"vocab_size {vocab_size} is too small: {file} has ids up to {highest}.")
+        self._vocab_size = vocab_size or highest + 1
+        if special_tokens:
+            self.start_ids, self.end_ids = self._marks()
 
     @property
     def vocab_sizes(self) -> tuple[int, ...]:
-        """One more than the highest id, added tokens included."""
-        return (1 + max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=0),)
+        """``vocab_size``, or one more than the highest id, added tokens included."""
+        return (self._vocab_size,)
 
     def encode_text(self, text: str) -> Int[Tensor, " n"]:
         """Return the ids of a text."""
@@ -57,8 +71,18 @@ class FileTokenizer(TextTokenizer):
         return self._tokenizer.decode(ids.tolist(), skip_special_tokens=True)
 
     def fingerprint(self) -> str:
-        """Return the SHA-256 (hex) of the file."""
-        return hashlib.sha256(self._content).hexdigest()
+        """Return the SHA-256 (hex) of the file and, where there are any, of the ids around a text and the number of ids."""
+        said = (self.start_ids, self.end_ids, self.config["vocab_size"])
+        return hashlib.sha256(self._content + (repr(said).encode() if any(said) else b"")).hexdigest()
+
+    def _marks(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return the ids that the file puts before and after a text."""
+        plain = self._tokenizer.encode(PROBE, add_special_tokens=False).ids
+        marked = self._tokenizer.encode(PROBE, add_special_tokens=True).ids
+        start = next((i for i in range(len(marked)) if plain and marked[i : i + len(plain)] == plain), None)
+        if start is None:
+            raise ValueError(f"special_tokens cannot be told apart: this tokenizer makes {plain} of {PROBE!r}, and {marked} with them.")
+        return tuple(marked[:start]), tuple(marked[start + len(plain) :])
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the config, and a copy of the file beside it."""
@@ -75,7 +99,10 @@ class FileTokenizer(TextTokenizer):
             ValueError: the folder is missing or incomplete, or the file is not the one that was saved.
         """
         saved = read_config(folder)
-        tokenizer = cls(str(Path(folder) / FILE_NAME))
+        settings = {name: saved["config"][name] for name in ("special_tokens", "vocab_size") if name in saved["config"]}
+        tokenizer = cls(str(Path(folder) / FILE_NAME), **settings)
         if tokenizer.fingerprint() != saved["fingerprint"]:
-            raise ValueError(f"{folder} is not what was saved: the SHA-256 of {FILE_NAME} differs from the fingerprint in its config.")
+            raise ValueError(
+                f"{folder} is not what was saved: the SHA-256 of {FILE_NAME} and its settings differs from the fingerprint in its config."
+            )
         return tokenizer.eval()

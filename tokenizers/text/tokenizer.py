@@ -1,12 +1,13 @@
 """What the tokenizers of texts have in common: characters <-> ids, where the file is read.
 
-Letters in shapes: n tokens.
+Letters in shapes: n tokens, m tokens with marks.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
 
+import torch
 from jaxtyping import Int
 from torch import Tensor
 
@@ -16,9 +17,18 @@ from multimodal.tokenizers.pretrained import PretrainedTokenizer
 class TextTokenizer(PretrainedTokenizer):
     """A tokenizer that a ``TextTransform`` owns: the values of its items are ids already."""
 
+    start_ids: tuple[int, ...] = ()
+    """Ids that mark the start of a text or of a window of one: BERT's [CLS]."""
+    end_ids: tuple[int, ...] = ()
+    """Ids that mark its end: BERT's [SEP]."""
+
     def encode(self, values: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
         """Return the argument: the ids were made when the file was read (``encode_text`` in ``TextTransform``)."""
         return values
+
+    def mark(self, ids: Int[Tensor, " n"]) -> Int[Tensor, " m"]:
+        """Return the ids of a window with those that mark its start and its end."""
+        return torch.cat([ids.new_tensor(self.start_ids), ids, ids.new_tensor(self.end_ids)])
 
     @abstractmethod
     def encode_text(self, text: str) -> Int[Tensor, " n"]:

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from multimodal.batch import Item
 from multimodal.pretrained.model import PretrainedModel
+from multimodal.protocols import Embed
 
 Output = Literal["features", "classes"]
 EXAMPLES = 2
@@ -22,7 +24,7 @@ EXAMPLES = 2
 class DenseModel(nn.Module):
     """A model with one way in and one way out, which can be traced.
 
-    Items that are grids (images, clips) come as ``values`` alone. Sequences come padded to one length, with ``valid``, ``(b, l)`` bool,
+    Items that are grids (images, clips), and spectrograms of one length, come as ``values`` alone. Sequences come padded to one length, with ``valid``, ``(b, l)`` bool,
     True at real tokens; classes do not depend on the padding, and what stands there in the features means nothing.
 
     Args:
@@ -41,10 +43,8 @@ class DenseModel(nn.Module):
         self.output = output or ("classes" if "classes" in model.heads else "features")
         if self.output == "classes" and "classes" not in model.heads:
             raise ValueError(f"this model has no head 'classes', only {sorted(model.heads)}: export its features.")
-        item = model.transform(self.modality).example()
-        if item is None:
-            raise ValueError(f"the transform of {self.modality!r} has no example to trace: use DenseModel.example with values of your own.")
-        self.padded = item.ragged
+        item = _example_of(model, self.modality)
+        self.padded = item.ragged and _one_token_each(model.embeds[self.modality], item.values)
         self._example = item.values
 
     def forward(self, values: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -56,12 +56,19 @@ class DenseModel(nn.Module):
         features = self.model.features(values, modality=self.modality)
         return self.model.logits(features) if self.output == "classes" else features.x
 
-    def example(self, length: int = 16) -> tuple[Tensor, ...]:
-        """Return arguments to trace with: two of the transform's examples; sequences have ``length`` tokens, the second half as many."""
-        if not self.padded:
-            return (self._example.expand(EXAMPLES, *self._example.shape).contiguous(),)
-        values = self._example[:1].expand(EXAMPLES, length, *self._example.shape[1:]).contiguous()
-        return values, torch.arange(length) < torch.tensor([[length], [length // 2]])
+    def example(self, length: int = 16, noise: bool = False) -> tuple[Tensor, ...]:
+        """Return arguments for two items, of which the second of sequences is half as long.
+
+        Args:
+            length: tokens of sequences.
+            noise: random values of the kind of the example's, instead of the example's; of ids, 0 and 1, which are in every vocabulary.
+        """
+        shape = self._example.shape if not self.padded else (length, *self._example.shape[1:])
+        values = (self._example[:1] if self.padded else self._example).expand(EXAMPLES, *shape).contiguous()
+        if noise:
+            high = 2 if values.dtype == torch.int64 else 256
+            values = torch.randint(0, high, values.shape, generator=torch.Generator().manual_seed(0)).to(values.dtype)
+        return (values, torch.arange(length) < torch.tensor([[length], [length // 2]])) if self.padded else (values,)
 
     def dynamic_shapes(self, max_length: int) -> tuple[dict[int, Any], ...]:
         """Return what may vary: the number of samples, and the length of sequences."""
@@ -70,6 +77,27 @@ class DenseModel(nn.Module):
             return ({0: batch},)
         length = Dim("length", min=2, max=max_length)
         return ({0: batch, 1: length}, {0: batch, 1: length})
+
+
+def _example_of(model: PretrainedModel, name: str) -> Item:
+    """Return what an item looks like.
+
+    Raises:
+        ValueError: neither the model's transform nor its embedding tells.
+    """
+    embed = model.embeds[name]
+    item = model.transform(name).example() if name in model.settings.transforms else None
+    item = embed.example() if item is None and isinstance(embed, Embed) else item
+    if item is None:
+        raise ValueError(f"this model does not say what items of {name!r} look like: give its settings a transform that has an example.")
+    return item
+
+
+def _one_token_each(embed: nn.Module, values: Tensor) -> bool:
+    """Return whether each entry of ragged values is a token of its own, as ids are and frames of a spectrogram are not."""
+    assert isinstance(embed, Embed)
+    with torch.no_grad():
+        return len(embed.tokens(values, torch.tensor([len(values)])).inputs) == len(values)
 
 
 def export_program(dense: DenseModel, path: str | Path | None = None, max_length: int = 512) -> ExportedProgram:
