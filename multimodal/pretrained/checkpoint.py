@@ -6,6 +6,7 @@ import argparse
 import hashlib
 import json
 import pickle
+import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -22,12 +23,13 @@ from multimodal.pretrained.unpickle import read_module
 
 WRAPPERS = ("model", "module", "state_dict", "model_state_dict", "weights")
 """Where published files keep the state dict."""
+NUMPY = np._core.multiarray
 HARMLESS = [
     argparse.Namespace,
     np.dtype,
     np.ndarray,
-    np._core.multiarray.scalar,
     *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "?")),
+    *((getattr(NUMPY, name), f"numpy.{core}.multiarray.{name}") for name in ("scalar", "_reconstruct") for core in ("core", "_core")),
 ]
 """Classes beside tensors in published files: plain data, with no code of their own."""
 CONFIG_NAME = "config.json"
@@ -180,6 +182,8 @@ def file_hash(path: Path) -> str:
 
 
 def _said(error: BaseException) -> str:
+    if asked := re.search(r"Unsupported (?:global|class|operand)[^.\n]*?([\w.]+) was not", str(error)):
+        return f"it asks for {asked[1]}"
     return next(iter(_lines(error)), type(error).__name__).partition(". ")[0][:200]
 
 

@@ -54,6 +54,8 @@ def model_of(module: nn.Module, modalities: Mapping[str, Any] | None = None) -> 
     if not isinstance(encoder, Recorded) or not isinstance(parts, nn.ModuleDict):
         raise ValueError(f"a {type(module).__name__} has no encoder to take away.")
     heads: dict[str, nn.Module] = dict(getattr(module, "heads", None) or {})
+    if len(heads) == 1:  # whatever label it tells: the classes of a model are what it returns, and what others' layouts have a place for
+        heads = {"classes": next(iter(heads.values()))}
     for name, modality in parts.items():
         head = getattr(modality, "head", None)
         if isinstance(head, PredictionHead):

@@ -77,7 +77,13 @@ def separate_layers(depth: int, ours: str, theirs: str, names: LayerNames, bias:
     entries = []
     for i in range(depth):
         a, b = ours.format(i), theirs.format(i) + "."
-        for mine, its in (("norm1", names.norm1), ("norm2", names.norm2), ("attn.proj", names.proj), ("mlp.fc1", names.fc1), ("mlp.fc2", names.fc2)):
+        for mine, its in (
+            ("norm1", names.norm1),
+            ("norm2", names.norm2),
+            ("attn.proj", names.proj),
+            ("mlp.fc1", names.fc1),
+            ("mlp.fc2", names.fc2),
+        ):
             entries += pair(f"{a}.{mine}", b + its)
         qkv = [b + name for name in (names.query, names.key, names.value)]
         entries.append(joined(f"{a}.attn.qkv.weight", [f"{name}.weight" for name in qkv]))

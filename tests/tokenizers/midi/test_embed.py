@@ -84,7 +84,7 @@ def test_long_items_are_refused() -> None:
 
 
 def test_items_without_lengths_are_refused() -> None:
-    with pytest.raises(ValueError, match="have lengths"):
+    with pytest.raises(ValueError, match=r"without lengths, got .*: a transform must mark its items ragged"):
         CompoundEmbed(32).tokens(random_ids(4), None)
 
 
@@ -97,3 +97,23 @@ def test_wrong_number_of_fields_is_refused() -> None:
 def test_impossible_mask_ids_are_refused(mask_ids: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="mask_ids"):
         CompoundEmbed(32, mask_ids=mask_ids)
+
+
+def test_pieces_of_one_length_need_no_lengths() -> None:
+    embed, ids = CompoundEmbed(32), random_ids(6)
+    together, alone = embed.tokens(ids.view(2, 3, 4)), embed.tokens(ids, torch.tensor([3, 3]))
+    assert torch.equal(together.coordinates, alone.coordinates) and torch.equal(together.lengths, alone.lengths)
+    assert torch.equal(embed(together), embed(alone))
+    with pytest.raises(ValueError, match="an item has 3 tokens; max_length is 2"):
+        CompoundEmbed(32, max_length=2).tokens(ids.view(2, 3, 4))
+
+
+def test_as_published_it_adds_no_positions_but_a_type_and_a_norm() -> None:
+    embed = CompoundEmbed(32, field_dim=16, positions=False, num_types=2, norm=torch.nn.LayerNorm)
+    ids = random_ids(3)[[0, 1, 0]]
+    vectors = embed(embed.tokens(ids, torch.tensor([3])))
+    assert torch.equal(vectors[0], vectors[2])
+    fields = torch.cat([table.weight[column] for table, column in zip(embed.fields, ids.T, strict=True)], 1)
+    expected = torch.nn.functional.layer_norm(embed.proj(fields * 4) + embed.types.weight[0], (32,))
+    torch.testing.assert_close(vectors, expected)
+    assert "positions" not in embed.state_dict() and embed.types.weight.shape == (2, 32)

@@ -135,3 +135,55 @@ def test_byte_tokenizers_are_saved_and_loaded(tmp_path):
 def test_impossible_settings_are_refused(settings, name):
     with pytest.raises(ValueError, match=name):
         TextTransform(**settings)
+
+
+@pytest.fixture
+def marked(file):
+    """The vocabulary with what BERT puts around a text."""
+    from tokenizers.processors import TemplateProcessing
+
+    tokenizer = Tokenizer.from_file(str(file))
+    tokenizer.add_special_tokens(["[CLS]", "[SEP]"])
+    special = [(name, tokenizer.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
+    tokenizer.post_processor = TemplateProcessing(single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=special)
+    tokenizer.save(str(file))
+    return file
+
+
+def test_special_tokens_stand_around_every_window_on_request(marked):
+    plain, tokenizer = FileTokenizer(str(marked)), FileTokenizer(str(marked), special_tokens=True)
+    start, end = tokenizer.start_ids[0], tokenizer.end_ids[0]
+    assert (plain.start_ids, plain.end_ids) == ((), ())
+    assert tokenizer.decode(torch.tensor([start, 1, 2, end])) == "the drum"
+    transform = TextTransform(tokenizer, max_tokens=5)
+    ids = transform.decode(b"the drum hit the apple")
+    assert ids.tolist() == [1, 2, 3, 1, 7] == plain.encode_text("the drum hit the apple").tolist()
+    assert transform(ids, draw(), train=False).values.tolist() == [start, 1, 2, 3, end]
+    windows = {tuple(transform(ids, draw(seed), train=True).values.tolist()) for seed in range(20)}
+    assert windows == {(start, *ids[i : i + 3].tolist(), end) for i in range(3)}
+    assert transform.example().values.tolist() == [start, 0, end]
+
+
+def test_a_window_must_have_room_beside_the_special_tokens(marked):
+    tokenizer = FileTokenizer(str(marked), special_tokens=True)
+    with pytest.raises(ValueError, match=r"min_tokens must be in \[1, max_tokens - 2\], got min_tokens 1 and max_tokens 2"):
+        TextTransform(tokenizer, max_tokens=2)
+    assert TextTransform(tokenizer, max_tokens=3)._room == 1
+
+
+def test_special_tokens_are_saved_and_are_part_of_the_fingerprint(marked, tmp_path):
+    plain, tokenizer = FileTokenizer(str(marked)), FileTokenizer(str(marked), special_tokens=True)
+    wide = FileTokenizer(str(marked), vocab_size=64)
+    assert len({plain.fingerprint(), tokenizer.fingerprint(), wide.fingerprint()}) == 3
+    assert plain.fingerprint() == hashlib.sha256(marked.read_bytes()).hexdigest()
+    for original in (plain, tokenizer, wide):
+        original.save_pretrained(tmp_path / original.fingerprint())
+        loaded = load_tokenizer(str(tmp_path / original.fingerprint()))
+        assert (loaded.start_ids, loaded.end_ids, loaded.vocab_sizes) == (original.start_ids, original.end_ids, original.vocab_sizes)
+
+
+def test_a_padded_vocabulary_is_as_large_as_its_model_says(marked):
+    plain = FileTokenizer(str(marked))
+    assert FileTokenizer(str(marked), vocab_size=64).vocab_sizes == (64,) != plain.vocab_sizes
+    with pytest.raises(ValueError, match=f"vocab_size 3 is too small: .* has ids up to {plain.vocab_sizes[0] - 1}"):
+        FileTokenizer(str(marked), vocab_size=3)

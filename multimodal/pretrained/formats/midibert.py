@@ -1,0 +1,202 @@
+"""MidiBERT (https://arxiv.org/abs/2107.05223) and Adversarial-MidiBERT: a BERT on compound words of music, with relative positions.
+
+The distances between notes enter each layer's attention; the trunk's tables of absolute positions and of words are stored but unused.
+Source: https://github.com/wazenmai/MIDI-BERT (branch CP). The second system is known from a description of its files only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from multimodal.pretrained.checkpoint import Checkpoint
+from multimodal.pretrained.format import Format, ImportOptions, Part, Shapes, Written, count_layers
+from multimodal.pretrained.formats import bert, layers, vision
+from multimodal.pretrained.formats.bert import EPS, TYPES
+from multimodal.pretrained.keymap import Entry, KeyMap, pair, same
+from multimodal.pretrained.model import PretrainedModel
+from multimodal.pretrained.settings import ModelSettings, part
+
+FIELDS = "word_emb.{}.lut.weight"
+HEAD = "mask_lm.proj.{}"
+DISTANCES = "{}bert.encoder.layer.{}.attention.self.distance_embedding.weight"
+COMPOUND = (4, 18, 88, 66)
+"""Ids of the published compound words, which ``multimodal.tokenizers.midi.MidiTransform`` makes."""
+AFTER_MASK = {4: 0, 8: 4}
+"""Number of fields -> ids of a field after its MASK."""
+IGNORED = {
+    "*bert.embeddings.word_embeddings.weight": "BERT's table of words, which is not used: notes enter by tables of their own",
+    "*bert.embeddings.position_embeddings.weight": "absolute positions, which are not used beside relative ones",
+    "*bert.embeddings.position_ids": "an index that is computed, not learned",
+    "*bert.pooler.dense.*": "a pooler that no head reads",
+    "*attention_linear.*": "layers that are stored and not used",
+    "classifier.*": "a classifier of notes or pieces, of a shape that no head here has; the encoder is imported without it",
+    "attention.ws?.*": "the pooling of a classifier of pieces, which no head here has; the encoder is imported without it",
+}
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What the tensors tell.
+
+    Args:
+        dim: width.
+        depth: layers.
+        heads: attention heads.
+        hidden: width of the MLP.
+        vocabs: ids of each field.
+        field_dim: width of a field's embedding.
+        max_length: notes of a sequence.
+        types: token types.
+        predicts: whether there is a masked-note head.
+    """
+
+    dim: int
+    depth: int
+    heads: int
+    hidden: int
+    vocabs: tuple[int, ...]
+    field_dim: int
+    max_length: int
+    types: int
+    predicts: bool
+
+
+def settings_of(sizes: Sizes) -> ModelSettings:
+    """Return how to build the model."""
+    norm = layers.norm(EPS)
+    after = AFTER_MASK[len(sizes.vocabs)]
+    embed = part(
+        "multimodal.tokenizers.midi.CompoundEmbed",
+        vocab_sizes=list(sizes.vocabs),
+        mask_ids=[size - 1 - after for size in sizes.vocabs],
+        field_dim=sizes.field_dim,
+        max_length=sizes.max_length,
+        positions=False,
+        num_types=sizes.types,
+        norm=norm,
+    )
+    encoder = layers.encoder(
+        sizes.dim,
+        sizes.depth,
+        sizes.heads,
+        block=part(layers.NN + "PostNormBlock"),
+        attention=layers.attention(content_bias=part(layers.NN + "RelativeKeyQuery", max_length=sizes.max_length)),
+        mlp=layers.mlp(sizes.hidden),
+        norm=norm,
+        norm_at="none",
+    )
+    heads = {"tokens": part(layers.NN + "PredictionHead", vocab_sizes=list(sizes.vocabs))} if sizes.predicts else {}
+    transform = part("multimodal.tokenizers.midi.MidiTransform", max_notes=sizes.max_length)
+    return ModelSettings(encoder, {"midi": embed}, heads, {"midi": transform} if sizes.vocabs == COMPOUND else {})
+
+
+def sizes_of(model: PretrainedModel) -> Sizes:
+    """Return the sizes of a model of ours.
+
+    Raises:
+        ValueError: it has a head that the layout does not have.
+    """
+    encoder, embed = model.settings.encoder["init_args"], model.settings.embeds["midi"]["init_args"]
+    if unknown := sorted(set(model.settings.heads) - {"tokens"}):
+        raise ValueError(f"MidiBERT's layout holds the head 'tokens' alone; the model also has {unknown}.")
+    return Sizes(
+        dim=encoder["dim"],
+        depth=encoder["depth"],
+        heads=encoder["num_heads"],
+        hidden=encoder["mlp"]["init_args"]["hidden_dim"],
+        vocabs=tuple(embed["vocab_sizes"]),
+        field_dim=embed["field_dim"],
+        max_length=embed["max_length"],
+        types=embed["num_types"],
+        predicts="tokens" in model.settings.heads,
+    )
+
+
+def end_to_end(ours: str, theirs: Sequence[str], sizes: Sequence[int]) -> Entry:
+    """Return an entry for tensors of theirs, of given lengths, that lie end to end in one of ours."""
+
+    def cut(x: list[Tensor]) -> list[Tensor]:
+        return list(x[0].split(list(sizes)))
+
+    return Entry((ours,), tuple(theirs), lambda x: [torch.cat(x)], cut)
+
+
+class MidiBert(Format):
+    """The names of MIDI-BERT: the pretrained trunk, the same with its masked-note head, and fine-tuned models, whose trunk is read."""
+
+    family, layout = "midibert", "midi-bert"
+    licence, source = "MIT", "https://github.com/wazenmai/MIDI-BERT"
+    num_fields: ClassVar[int] = 4
+
+    def matches(self, shapes: Shapes, config: Mapping[str, Any]) -> bool:
+        """Tables of the fields beside a BERT with distance embeddings."""
+        prefix = prefix_of(shapes)
+        fields = [name for name in shapes if re.fullmatch(re.escape(prefix) + r"word_emb\.\d+\.lut\.weight", name)]
+        return len(fields) == self.num_fields and DISTANCES.format(prefix, 0) in shapes
+
+    def read(self, checkpoint: Checkpoint, options: ImportOptions) -> list[Part]:
+        """Read; there are no settings."""
+        vision.check_settings(options)
+        shapes = checkpoint.shapes
+        prefix = prefix_of(shapes)
+        tables = [shapes[prefix + FIELDS.format(i)] for i in range(self.num_fields)]
+        distances, dim = shapes[DISTANCES.format(prefix, 0)], shapes[prefix + "bert." + TYPES][1]
+        heads = dim // distances[1]
+        if options.num_heads not in (None, heads):
+            raise ValueError(
+                f"num_heads {options.num_heads} does not fit: vectors of distances are {distances[1]} wide, so there are {heads} heads."
+            )
+        sizes = Sizes(
+            dim=dim,
+            depth=count_layers(shapes, re.escape(prefix) + r"bert\.encoder\.layer\.(\d+)\."),
+            heads=heads,
+            hidden=shapes[f"{prefix}bert.encoder.layer.0.intermediate.dense.weight"][0],
+            vocabs=tuple(rows for rows, _ in tables),
+            field_dim=tables[0][1],
+            max_length=(distances[0] + 1) // 2,
+            types=shapes[prefix + "bert." + TYPES][0],
+            predicts=HEAD.format(0) + ".weight" in shapes,
+        )
+        return [Part(PretrainedModel(settings_of(sizes)), self.keymap(sizes, prefix))]
+
+    def keymap(self, sizes: Sizes, prefix: str) -> KeyMap:
+        """Return where the tensors are."""
+        entries = bert.trunk_entries(sizes.depth, f"{prefix}bert.")
+        table = "encoder.blocks.{}.attn.content_bias.distances"
+        entries += [same(table.format(i), DISTANCES.format(prefix, i)) for i in range(sizes.depth)]
+        entries += [same(f"embeds.midi.fields.{i}.weight", prefix + FIELDS.format(i)) for i in range(len(sizes.vocabs))]
+        entries += [*pair("embeds.midi.proj", f"{prefix}in_linear"), same("embeds.midi.types.weight", f"{prefix}bert.{TYPES}")]
+        entries += pair("embeds.midi.norm", f"{prefix}bert.embeddings.LayerNorm")
+        for leaf in ("weight", "bias") if sizes.predicts else ():
+            theirs = [f"{HEAD.format(i)}.{leaf}" for i in range(len(sizes.vocabs))]
+            entries.append(end_to_end(f"heads.tokens.proj.{leaf}", theirs, sizes.vocabs))
+        return KeyMap(entries, IGNORED)
+
+    def write(self, model: nn.Module) -> Written:
+        """Write the names of MIDI-BERT; what it does not use is left out."""
+        assert isinstance(model, PretrainedModel)
+        sizes = sizes_of(model)
+        return Written(self.keymap(sizes, "midibert." if sizes.predicts else "").to_theirs(model.state_dict()))
+
+
+class AdversarialMidiBert(MidiBert):
+    """The names of Adversarial-MidiBERT: eight fields a note (Octuple), 1024 notes."""
+
+    family, layout = "adversarial-midibert", "adversarial-midi-bert"
+    licence = "not stated: the repository has no licence file"
+    source = "https://github.com/RS2002/Adversarial-MidiBERT"
+    num_fields = 8
+
+
+def prefix_of(shapes: Shapes) -> str:
+    """Return what stands before the trunk's names: models with a head have one."""
+    return "midibert." if "midibert.in_linear.weight" in shapes else ""
+
+
+FORMATS = (MidiBert(), AdversarialMidiBert())
