@@ -22,14 +22,15 @@ data:
   shards stats      measure what is in shards: sizes, lengths, mean and spread
 
 training (options: multimodal fit --help; settings of a class: multimodal fit --model.help CLASS):
-  fit               train a tokenizer, or pretrain an encoder
+  fit               train a tokenizer, pretrain an encoder, or fine-tune one
   validate          score a checkpoint on the validation split
   test              score a checkpoint on the test split
-  predict           write features (or a tokenizer's ids) of the test split as .npy
+  predict           write features (or ids, or probabilities of classes) of the test split as .npy
 
 models:
   import            read a published checkpoint (BEiT, ViT, MAE, BEATs, BERT ...) and save it as ours
   export            write a model for timm, transformers, torch.export or ONNX
+  sizes             count what an encoder costs: parameters, multiply-adds, memory of training
 
 results:
   report            write one self-contained HTML page about a run
@@ -72,11 +73,18 @@ def _export(arguments: list[str]) -> int:
     return export_main(arguments[1:])
 
 
+def _sizes(arguments: list[str]) -> int:
+    from multimodal.training.sizes_command import main
+
+    return main(arguments[1:])
+
+
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     **dict.fromkeys(("fit", "validate", "test", "predict"), _lightning),
     "shards": _shards,
     "import": _import,
     "export": _export,
+    "sizes": _sizes,
     "report": _report,
 }
 

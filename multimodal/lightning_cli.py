@@ -29,6 +29,7 @@ from multimodal.config_errors import refuse_repeated_keys, shorten
 from multimodal.training.callbacks import ElasticResume, FiniteGuard, PredictionWriter, SaveOnSignal, StepSeed
 from multimodal.training.checkpoint_contents import check_fits
 from multimodal.training.checkpoint_files import CheckpointFiles, find_last, read_checkpoint
+from multimodal.training.sharded_checkpoint import read_sharded
 
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
 MAX_EPOCHS = 50
@@ -101,8 +102,8 @@ class Command(LightningCLI):
             return
         config = self.config[self.config.subcommand]
         path = _checkpoint_path(config.get("ckpt_path"), Path(config.run) / "checkpoints")
-        if path is not None and not path.is_dir():  # a folder is that of a sharded strategy
-            self._checkpoint = path, read_checkpoint(path, mapped=True)
+        if path is not None:  # a folder is that of a sharded strategy
+            self._checkpoint = path, read_sharded(path, tensors=False) if path.is_dir() else read_checkpoint(path, mapped=True)
 
     def _refuse_other_checkpoint(self) -> None:
         """Refuse a checkpoint that does not fit the model before any data is read; use the one that was found."""
@@ -211,6 +212,10 @@ def _silence() -> None:
     warnings.filterwarnings("ignore", message=".*module.s. in eval mode at the start of training.*")  # frozen tokenizers
     warnings.filterwarnings("ignore", message=".*args parameter is intended to run from within Python.*")
     warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
+    warnings.filterwarnings("ignore", message=".*using the WeightAveraging callback with a model that overrides.*")  # refused with shards
+    warnings.filterwarnings(
+        "ignore", message=".*overridden `on_before_batch_transfer` in `LightningModule`.*"
+    )  # it looks, and changes nothing
     warnings.filterwarnings("ignore", category=FutureWarning, module="jsonargparse.*")
 
 
@@ -239,7 +244,7 @@ def load_run(folder: str | Path) -> tuple[L.LightningModule, L.LightningDataModu
     """
     config, checkpoint = Path(folder) / "config.yaml", Path(folder) / "checkpoints" / "last.ckpt"
     for path in (config, checkpoint):
-        if not path.is_file():
+        if not path.exists():
             raise ValueError(f"no run in {folder}: {path.relative_to(folder)} not found.")
     _silence()
     settings = yaml.safe_load(config.read_text())
@@ -250,7 +255,7 @@ def load_run(folder: str | Path) -> tuple[L.LightningModule, L.LightningDataModu
         command = _command(settings, run=False)
     finally:
         logging.disable(logging.NOTSET)
-    saved = read_checkpoint(checkpoint)
+    saved = read_sharded(checkpoint) if checkpoint.is_dir() else read_checkpoint(checkpoint)
     check_fits(saved, command.model, getattr(command.model, "fingerprints", {}), str(checkpoint))
     command.model.load_state_dict(saved["state_dict"])
     return command.model.eval(), command.datamodule

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 
 from multimodal import __version__
 
@@ -109,4 +110,7 @@ def _version(said: Mapping[str, Any] | None) -> str:
 
 
 def _class_path(model: nn.Module) -> str:
-    return f"{type(model).__module__}.{type(model).__qualname__}"
+    kind = type(model)
+    if isinstance(model, FSDPModule):
+        kind = kind.__mro__[2]  # its class is made of itself, FSDPModule and the class that it had
+    return f"{kind.__module__}.{kind.__qualname__}"

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import shutil
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
+from torch import Tensor
 
 from multimodal.atomic import atomic_file, remove_temporary
+from multimodal.training.sharded_checkpoint import is_sharded_checkpoint, read_sharded
 
 
 class CheckpointFiles(TorchCheckpointIO):
     """Writes checkpoints so that a name is only ever that of a whole file, on disk; reads them checked, and never any code.
 
-    A checkpoint is written straight to disk under another name, without a copy in memory. Paths with a protocol (``s3://``) and folders
-    of sharded strategies are Lightning's.
+    A checkpoint is written straight to disk under another name, without a copy in memory. Paths with a protocol (``s3://``) are
+    Lightning's, and so is the writing of folders by sharded strategies.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
@@ -34,7 +39,7 @@ class CheckpointFiles(TorchCheckpointIO):
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_temporary(path.parent, {file.name.rsplit(".", 2)[0] for file in path.parent.glob("*.ckpt.*.tmp")})  # of killed runs
         try:
-            with atomic_file(path) as file:
+            with _instead_of_folder(path), atomic_file(path) as file:
                 torch.save(checkpoint, file)
         except (OSError, RuntimeError) as error:  # torch turns some errors of a file into a RuntimeError
             cause = error if isinstance(error, OSError) else error.__context__
@@ -46,10 +51,26 @@ class CheckpointFiles(TorchCheckpointIO):
             ) from error
 
     def load_checkpoint(self, path: str | Path, map_location: Any | None = None, weights_only: bool | None = None) -> dict[str, Any]:
-        """Return a checkpoint; of what is in the file only tensors and plain values are made, whatever ``weights_only`` says."""
+        """Return a checkpoint; of what is in the file only tensors and plain values are made, whatever ``weights_only`` says.
+
+        A folder that several processes wrote is read as if it were one file.
+        """
         if "://" in str(path):
             return super().load_checkpoint(path, map_location, True)
-        return read_checkpoint(path)
+        return read_sharded(path) if is_sharded_checkpoint(path) else read_checkpoint(path)
+
+
+def consolidated_state(path: str | Path) -> dict[str, Tensor]:
+    """Return the weights of a checkpoint, whole and on the CPU, whether it is one file or a folder of shards.
+
+    Args:
+        path: of the file or the folder.
+
+    Raises:
+        ValueError: it cannot be read, is damaged, or holds more than tensors and plain values.
+    """
+    checkpoint = read_sharded(path) if Path(path).is_dir() else read_checkpoint(path)
+    return {name: value for name, value in checkpoint["state_dict"].items() if isinstance(value, Tensor)}
 
 
 def read_checkpoint(path: str | Path, mapped: bool = False) -> dict[str, Any]:
@@ -104,16 +125,31 @@ def find_last(folder: str | Path) -> tuple[Path | None, list[str]]:
     files = sorted(Path(folder).glob("*.ckpt"), key=lambda path: (path.name == "last.ckpt", path.stat().st_mtime_ns), reverse=True)
     problems: list[str] = []
     for path in files:
-        if path.is_dir():  # of a sharded strategy, which reads it itself
-            return path, problems
         try:
-            read_checkpoint(path, mapped=True)
+            read_sharded(path, tensors=False) if path.is_dir() else read_checkpoint(path, mapped=True)
             return path, problems
         except ValueError as error:
             problems.append(str(error))
     if problems:
         raise ValueError(f"no checkpoint in {folder} can be read: {' '.join(problems)}")
     return None, problems
+
+
+@contextmanager
+def _instead_of_folder(path: Path) -> Iterator[None]:
+    """Let a file take the place of a folder that several processes wrote, once the file is whole."""
+    if not path.is_dir() or path.is_symlink():
+        path.unlink() if path.is_dir() else None
+        yield
+        return
+    aside = path.with_name(f"{path.name}.{os.getpid()}.old")
+    path.rename(aside)
+    try:
+        yield
+    except BaseException:
+        aside.rename(path)
+        raise
+    shutil.rmtree(aside)
 
 
 def _offender(error: Exception) -> str:

@@ -8,17 +8,18 @@ from contextlib import contextmanager
 import torch
 
 from multimodal.batch import Item, Sample, collate
-from multimodal.modality import MaskedView, Modality
+from multimodal.modality import Input, MaskedView, Modality
 from multimodal.protocols import Renderer, Tokenizer, Transform
 
 
 @torch.no_grad()
-def check_modality(name: str, modality: Modality) -> None:
+def check_modality(name: str, modality: Modality, dim: int) -> None:
     """Cut, tokenize, hide, embed and draw the example of a modality's transform, if it has one.
 
     Args:
         name: of the modality, for the message.
         modality: on the CPU, as it was built.
+        dim: width of the encoder.
 
     Raises:
         ValueError: two parts do not fit: what the part that found it says, and the name.
@@ -28,10 +29,29 @@ def check_modality(name: str, modality: Modality) -> None:
         return
     with _named(name):
         view = modality.masked_view(collate([Sample("example", {name: example})]).items[name])
-        modality.embed(view.tokens, view.shown_as_mask)
+        _check_width(modality.embed(view.tokens, view.shown_as_mask), dim)
         _check_ids(view, modality.head.vocab_sizes)
         if modality.renderer is not None:
             modality.renderer.render(modality.tokenizer, example.values, view.ids, view.ids, view.masked)
+
+
+@torch.no_grad()
+def check_input(name: str, modality: Input, dim: int) -> None:
+    """Cut and embed the example of a modality's transform, if it has one.
+
+    Args:
+        name: of the modality, for the message.
+        modality: on the CPU, as it was built.
+        dim: width of the encoder.
+
+    Raises:
+        ValueError: two parts do not fit: what the part that found it says, and the name.
+    """
+    example = modality.transform.example()
+    if example is None:
+        return
+    with _named(name):
+        _check_width(modality.plain_tokens(collate([Sample("example", {name: example})]).items[name])[0], dim)
 
 
 @torch.no_grad()
@@ -53,6 +73,11 @@ def check_tokenizer(name: str, tokenizer: Tokenizer, transform: Transform, rende
 
 def _tokenizer_view(item: Item) -> torch.Tensor:
     return item.values if item.tokenizer_values is None else item.tokenizer_values
+
+
+def _check_width(vectors: torch.Tensor, dim: int) -> None:
+    if vectors.shape[-1] != dim:
+        raise ValueError(f"its embedding gives vectors of {vectors.shape[-1]} values, the encoder's dim is {dim}.")
 
 
 def _check_ids(view: MaskedView, vocab_sizes: tuple[int, ...]) -> None:

@@ -1,7 +1,7 @@
 """Parameter groups and the learning-rate schedule."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import lightning as L
@@ -11,24 +11,60 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
-
-def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
-    """Split the trainable parameters: one-dimensional ones (biases, norms, scales, mask tokens) are not decayed (BEiT, timm)."""
-    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    flat = [parameter for parameter in trainable if parameter.ndim <= 1]
-    return [{"params": [parameter for parameter in trainable if parameter.ndim > 1]}, {"params": flat, "weight_decay": 0.0}]
+from multimodal.nn import layer_of
 
 
-def optimization(module: nn.Module, optimizer: OptimizerCallable, schedule: Callable[[Optimizer, int], LRScheduler], steps: int) -> Any:
+def parameter_groups(
+    module: nn.Module, layer_decay: float | None = None, depth: int = 0, axes: Mapping[str, int] | None = None
+) -> list[dict[str, Any]]:
+    """Split the trainable parameters: biases, norms, scales, mask, class and register tokens are not decayed (BEiT, timm).
+
+    Args:
+        module: whose parameters.
+        layer_decay: the learning rate of a layer as a share of the next one's, in (0, 1] (ELECTRA, https://arxiv.org/abs/2003.10555; layers
+            as BEiT counts them). Each group then says under ``lr_scale`` what its learning rate is to be multiplied by: 1 for heads,
+            ``layer_decay ** (depth + 1)`` for embeddings. None: the same for all, in one group that is decayed and one that is not.
+        depth: layers of the encoder; read only with ``layer_decay``.
+        axes: number of axes of the parameters by name, where the module holds flattened pieces of them; None: as they are.
+
+    Raises:
+        ValueError: ``layer_decay`` is outside (0, 1].
+    """
+    if layer_decay is not None and not 0 < layer_decay <= 1:
+        raise ValueError(f"layer_decay must be in (0, 1], got {layer_decay}; leave it out for one learning rate.")
+    groups: dict[tuple[int, bool], list[nn.Parameter]] = {} if layer_decay is not None else {(0, True): [], (0, False): []}
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            name = plain_name(name)
+            decayed = (axes or {}).get(name, parameter.ndim) > 1 and not name.endswith("bias") and ".special." not in f".{name}"
+            groups.setdefault((0 if layer_decay is None else layer_of(name, depth), decayed), []).append(parameter)
+    return [
+        {"params": parameters}
+        | ({} if decayed else {"weight_decay": 0.0})
+        | ({} if layer_decay is None else {"lr_scale": layer_decay ** (depth + 1 - layer)})
+        for (layer, decayed), parameters in sorted(groups.items(), key=lambda item: (item[0][0], not item[0][1]))
+    ]
+
+
+def plain_name(name: str) -> str:
+    """Return the name of a parameter without what wrappers put into it."""
+    return name.replace("_fsdp_wrapped_module.", "").replace("_orig_mod.", "").removeprefix("module.")
+
+
+def optimization(
+    groups: list[dict[str, Any]], optimizer: OptimizerCallable, schedule: Callable[[Optimizer, int], LRScheduler], steps: int
+) -> Any:
     """Return what ``configure_optimizers`` returns: the optimizer, and a schedule that moves once per step.
 
     Args:
-        module: whose trainable parameters to optimize, in ``parameter_groups``.
+        groups: from ``parameter_groups``.
         optimizer: builds the optimizer from the groups.
-        schedule: builds the schedule from the optimizer and the number of steps.
+        schedule: builds the schedule from the optimizer and the number of steps; it must multiply learning rates: so their ratios stay.
         steps: of the whole run.
     """
-    built = optimizer(parameter_groups(module))
+    built = optimizer(groups)
+    for group in built.param_groups:
+        group["lr"] *= group.get("lr_scale", 1.0)
     return {"optimizer": built, "lr_scheduler": {"scheduler": schedule(built, steps), "interval": "step"}}
 
 

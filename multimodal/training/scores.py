@@ -48,6 +48,60 @@ class MaskedScores(Metric):
         return scores
 
 
+class ClassScores(Metric):
+    """Loss, accuracy and macro F1 of the classes of several heads.
+
+    The macro F1 is the mean over the classes that are labelled or guessed at least once, as in torchmetrics.
+
+    Args:
+        num_classes: head name -> number of its classes.
+    """
+
+    full_state_update = False
+
+    def __init__(self, num_classes: Mapping[str, int]) -> None:
+        super().__init__()
+        self.num_classes = dict(num_classes)
+        for name, classes in self.num_classes.items():
+            self.add_state(f"loss_{name}", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+            self.add_state(f"counts_{name}", torch.zeros(3, classes, dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, name: str, loss: Tensor, guesses: Tensor, labels: Tensor) -> None:
+        """Add what one head said of the labelled samples of one batch.
+
+        Args:
+            name: of the head.
+            loss: scalar, the sum over the samples.
+            guesses: ``(samples,)`` int64, the most likely classes.
+            labels: ``(samples,)`` int64, the true classes.
+        """
+        groups = (labels, guesses, labels[guesses == labels])
+        counts = torch.stack([torch.bincount(x, minlength=self.num_classes[name]) for x in groups])
+        setattr(self, f"counts_{name}", getattr(self, f"counts_{name}") + counts)
+        setattr(self, f"loss_{name}", getattr(self, f"loss_{name}") + loss.detach())
+
+    def compute(self) -> dict[str, Tensor]:
+        """Return loss, accuracy, macro_f1 and samples; with several heads of each (``accuracy/<head>``), and the mean accuracy of all.
+
+        Heads without labelled samples are left out.
+        """
+        scores = {}
+        for name in self.num_classes:
+            labelled, guessed, right = getattr(self, f"counts_{name}")
+            count = labelled.sum()
+            if count == 0:
+                continue
+            f1 = 2 * right / (labelled + guessed).clamp(min=1)
+            scores[f"loss/{name}"] = (getattr(self, f"loss_{name}") / count).float()
+            scores[f"accuracy/{name}"] = right.sum() / count
+            scores[f"macro_f1/{name}"] = f1[(labelled + guessed) > 0].mean()
+            scores[f"samples/{name}"] = count.float()
+        if len(self.num_classes) == 1:
+            return {name.partition("/")[0]: value for name, value in scores.items()}
+        accuracies = [value for name, value in scores.items() if name.startswith("accuracy/")]
+        return scores | ({"accuracy": torch.stack(accuracies).mean()} if accuracies else {})
+
+
 class CodebookUse(Metric):
     """How a tokenizer uses its ids: share of ids used, perplexity, ids never used.
 

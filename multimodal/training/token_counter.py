@@ -10,7 +10,7 @@ from torch import Tensor
 
 from multimodal.batch import Batch
 from multimodal.fingerprint import transform_fingerprint
-from multimodal.modality import Modality
+from multimodal.modality import Input
 from multimodal.protocols import TokenCounter
 
 
@@ -21,7 +21,7 @@ class ModalityTokenCounter(TokenCounter):
         modalities: name -> modality.
     """
 
-    def __init__(self, modalities: Mapping[str, Modality]) -> None:
+    def __init__(self, modalities: Mapping[str, Input]) -> None:
         self.modalities = modalities
 
     @torch.no_grad()

@@ -11,7 +11,7 @@ import lightning as L
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
-from torch.optim import AdamW, Optimizer
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from multimodal.batch import Batch, Items
@@ -19,7 +19,8 @@ from multimodal.protocols import Renderer, Transform
 from multimodal.tokenizers.pretrained import TrainableTokenizer
 from multimodal.training.checkpoint_contents import KEY, check_fits, close_epoch, describe
 from multimodal.training.dry_run import check_tokenizer
-from multimodal.training.optimization import WarmupCosine, optimization, total_steps, zero_of
+from multimodal.training.fused_adamw import FusedAdamW
+from multimodal.training.optimization import WarmupCosine, optimization, parameter_groups, total_steps, zero_of
 from multimodal.training.scores import CodebookUse
 
 FOLDER = "tokenizer"
@@ -27,7 +28,7 @@ FOLDER = "tokenizer"
 
 def default_optimizer(parameters: Any) -> Optimizer:
     """AdamW without decay: codes are not to shrink."""
-    return AdamW(parameters, lr=1e-3, weight_decay=0.0)
+    return FusedAdamW(parameters, lr=1e-3, weight_decay=0.0)
 
 
 class TokenizerTraining(L.LightningModule):
@@ -169,7 +170,7 @@ class TokenizerTraining(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Build optimizer and schedule."""
-        return optimization(self.tokenizer, self.make_optimizer, self.make_schedule, total_steps(self.trainer))
+        return optimization(parameter_groups(self.tokenizer), self.make_optimizer, self.make_schedule, total_steps(self.trainer))
 
 
 def _values(items: Items) -> Tensor:

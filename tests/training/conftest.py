@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,12 +16,13 @@ import torch
 from torch import nn
 
 from multimodal.batch import Item, Sample, collate
+from multimodal.heads import ClassificationHead
 from multimodal.masking import MaskReplaceKeep, RandomMasking
-from multimodal.modality import Modality
+from multimodal.modality import Input, Modality
 from multimodal.nn import Encoder, SinCosPosition
 from multimodal.protocols import Embed, Tokenizer, Tokens, Transform
 from multimodal.tokenizers.image import DiscreteVAE, PatchEmbed
-from multimodal.training import MaskedPretraining
+from multimodal.training import FineTuning, MaskedPretraining
 
 SIZES = (5, 7)
 
@@ -92,6 +94,21 @@ def make_model():
     return build_model
 
 
+def build_classifier(encoder=None, head=None, heads=None, **settings) -> FineTuning:
+    """Three classes, from pictures and pairs; with several experts, pairs are of the second."""
+    torch.manual_seed(0)
+    built = Encoder(**({"dim": 16, "depth": 2, "num_heads": 2} | (encoder or {})))
+    picture = partial(Input, transform=ImageTransform(), embed=partial(PatchEmbed, patch_size=4, channels=1))
+    pairs = partial(Input, transform=PairTransform(), embed=PairEmbed, expert=min(built.num_experts - 1, 1))
+    told = {"label": partial(ClassificationHead, num_classes=3, **(head or {}))} | (heads or {})
+    return FineTuning(built, {"picture": picture, "pairs": pairs}, told, **settings)
+
+
+@pytest.fixture
+def make_classifier():
+    return build_classifier
+
+
 def make_sample(number: int, *names: str) -> Sample:
     """A sample whose content, length and seed follow from its number."""
     generator = torch.Generator().manual_seed(number)
@@ -114,6 +131,16 @@ def make_samples() -> list[Sample]:
 @pytest.fixture
 def mixed_samples():
     return make_samples()
+
+
+def make_labelled_samples() -> list[Sample]:
+    """The same, three quarters of them with a label."""
+    return [replace(sample, labels={} if number % 4 == 3 else {"label": number % 3}) for number, sample in enumerate(make_samples())]
+
+
+@pytest.fixture
+def labelled_samples():
+    return make_labelled_samples()
 
 
 @pytest.fixture

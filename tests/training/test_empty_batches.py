@@ -87,7 +87,9 @@ def test_an_item_of_length_zero_changes_nothing_for_the_others(make_model, mixed
 @pytest.mark.parametrize("class_token", [True, False])
 @pytest.mark.parametrize("rotary", [None, RotaryPosition])
 def test_the_encoder_takes_no_tokens(class_token, rotary):
-    encoder = Encoder(dim=16, depth=2, num_heads=2, class_token=class_token, rotary=rotary, attention=partial(Attention, bias="query_value"))
+    encoder = Encoder(
+        dim=16, depth=2, num_heads=2, class_token=class_token, rotary=rotary, attention=partial(Attention, bias="query_value")
+    )
     tokens = torch.zeros(0, 16, requires_grad=True)
     encoded, layers = encoder.forward_intermediates(tokens, torch.zeros(0, dtype=torch.int64), torch.zeros(0, 2), indices=(0, 1))
     assert encoded.tokens.shape == (0, 16) and [layer.shape for layer in layers] == [(0, 16)] * 2

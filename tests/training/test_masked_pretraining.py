@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from multimodal.batch import collate
-from multimodal.training.masked_pretraining import weighted_sums
+from multimodal.training.encoder_training import weighted_sums
 
 SGD = {
     "optimizer": lambda groups: torch.optim.SGD(groups, lr=0.1),

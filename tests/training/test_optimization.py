@@ -1,12 +1,14 @@
 """The schedule at known steps; which parameters are decayed."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
 
-from multimodal.training.optimization import WarmupCosine, parameter_groups
+from multimodal.nn import Attention, Encoder
+from multimodal.training.optimization import WarmupCosine, optimization, parameter_groups, plain_name
 
 
 def rates(total: int, **settings) -> list[float]:
@@ -64,3 +66,70 @@ def test_decay_shrinks_the_decayed_only():
     (0 * (model.weight.sum() + model.bias.sum())).backward()
     optimizer.step()
     assert model.weight.allclose(torch.tensor(0.95)) and model.bias.allclose(torch.tensor(1.0))
+
+
+class Model(nn.Module):
+    def __init__(self, depth):
+        super().__init__()
+        attention = partial(Attention, bias="query_value")
+        self.encoder = Encoder(dim=8, depth=depth, num_heads=2, class_token=True, attention=attention)
+        self.embeds = nn.ModuleDict({"drawing": nn.Linear(3, 8)})
+        self.head = nn.Linear(8, 2)
+
+
+def scales_of(groups, model):
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return {names[id(parameter)]: group.get("lr_scale") for group in groups for parameter in group["params"]}
+
+
+def test_learning_rates_decay_as_in_beit():
+    model = Model(12)
+    groups = parameter_groups(model, 0.65, 12)
+    assert len(groups) == 14 * 2
+    scales = sorted({group["lr_scale"] for group in groups})
+    assert scales == pytest.approx([0.65**power for power in range(13, -1, -1)])
+    assert [round(scale, 5) for scale in scales[:2]] == [0.0037, 0.00569] and scales[-2:] == [0.65, 1.0]
+    by_name = scales_of(groups, model)
+    assert len(by_name) == len(list(model.parameters()))
+    assert by_name["embeds.drawing.weight"] == by_name["encoder.special.tokens"] == scales[0]
+    assert by_name["encoder.blocks.0.attn.qkv.weight"] == scales[1] and by_name["encoder.blocks.11.norm1.bias"] == 0.65
+    assert by_name["head.weight"] == by_name["encoder.norm.weight"] == 1.0
+
+
+def test_schedules_keep_the_ratios_of_the_layers():
+    built = optimization(parameter_groups(Model(2), 0.5, 2), partial(torch.optim.SGD, lr=2.0), WarmupCosine, 10)
+    optimizer, schedule = built["optimizer"], built["lr_scheduler"]["scheduler"]
+    plain = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=2.0)
+    one = WarmupCosine(plain, 10)
+    for _ in range(10):
+        for group in optimizer.param_groups:
+            assert group["lr"] == pytest.approx(plain.param_groups[0]["lr"] * group["lr_scale"])
+        for scheduler, optimizer_of in ((schedule, optimizer), (one, plain)):
+            optimizer_of.step()
+            scheduler.step()
+
+
+def test_biases_and_class_tokens_of_two_axes_are_not_decayed():
+    model = Model(1)
+    decayed, plain = (set(scales_of([group], model)) for group in parameter_groups(model))
+    assert {"encoder.special.tokens", "encoder.blocks.0.attn.query_value_bias"} <= plain
+    assert decayed == {name for name, p in model.named_parameters() if name.endswith("weight") and p.ndim == 2}
+
+
+def test_parameters_that_a_strategy_has_flattened_are_decayed_as_before():
+    model = Model(1)
+    axes = {name: parameter.ndim for name, parameter in model.named_parameters()}
+    expected = [set(scales_of([group], model)) for group in parameter_groups(model)]
+    for parameter in model.parameters():
+        parameter.data = parameter.data.flatten()
+    assert [set(scales_of([group], model)) for group in parameter_groups(model, axes=axes)] == expected
+
+
+def test_wrappers_leave_no_trace_in_names():
+    assert plain_name("module.encoder.blocks.3._fsdp_wrapped_module.mlp._orig_mod.fc1.weight") == "encoder.blocks.3.mlp.fc1.weight"
+
+
+@pytest.mark.parametrize("rate", [0.0, -0.5, 1.5])
+def test_a_layer_decay_out_of_range_is_refused(rate):
+    with pytest.raises(ValueError, match=r"layer_decay must be in \(0, 1\]"):
+        parameter_groups(nn.Linear(2, 2), rate, 1)

@@ -11,6 +11,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 MOST_KEYS = 8
@@ -116,6 +117,7 @@ def _agree(trainer: L.Trainer, optimizer: Optimizer, parts: list[_Part]) -> tupl
     """Return whether any rank has a loss, and any a gradient, that is not finite."""
     gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients)
+    norm = norm.full_tensor() if isinstance(norm, DTensor) else norm  # of sharded gradients
     losses = torch.stack([part.loss for part in parts]) if parts else norm.new_zeros(1)
     bad = torch.stack([~losses.isfinite().all(), ~norm.to(losses.device).isfinite()]).float()
     bad_loss, bad_gradients = trainer.strategy.reduce(bad, reduce_op="sum").tolist()

@@ -13,9 +13,11 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from multimodal.batch import Batch
+from multimodal.training.sharding import is_sharded
 
 FOLDER = "pictures"
 MARGIN, TITLE_HEIGHT = 6, 16
+NOTHING = Batch({}, ())
 
 
 class PictureLogger(L.Callback):
@@ -41,11 +43,13 @@ class PictureLogger(L.Callback):
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draw."""
         batches, self._batches = self._batches, {}
-        if trainer.sanity_checking or not trainer.is_global_zero:
+        sharded = is_sharded(pl_module)
+        if trainer.sanity_checking or not (trainer.is_global_zero or sharded):
             return
-        for name, batch in batches.items():
-            rows = pl_module.pictures(batch, self.count).get(name, [])
-            if rows:
+        names = trainer.strategy.broadcast(list(batches)) if sharded else batches  # ranks gather weights together
+        for name in names:
+            rows = pl_module.pictures(batches.get(name, NOTHING), self.count).get(name, [])
+            if rows and trainer.is_global_zero:
                 self._save(trainer, name, picture_grid(rows))
 
     def _save(self, trainer: L.Trainer, name: str, picture: Image.Image) -> None:

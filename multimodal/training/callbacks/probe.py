@@ -78,9 +78,10 @@ class LabelProbe(L.Callback):
         if trainer.global_step == self._last_step:
             return
         self._last_step = trainer.global_step
-        if trainer.is_global_zero:
+        if trainer.is_global_zero or is_sharded(pl_module):  # ranks gather weights together
             load = partial(cast(Any, trainer).datamodule.evaluation_dataloader, whole=True)  # this process alone probes
             train, test = (self._features(pl_module, load(split)) for split in (self.train_split, self.test_split))
+        if trainer.is_global_zero:
             results = probe(train, test, self.labels_per_class, self.draws)
             layer = "out" if self.layer is None else self.layer
             rows = [(trainer.global_step, self.modality, layer, r.method, r.labels_per_class, r.mean, r.std, r.draws) for r in results]

@@ -1,0 +1,217 @@
+"""Fine-tuning: classes of whole samples, from an encoder that was trained before.
+
+Letters in shapes: s samples, c classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Literal, cast
+
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from multimodal.batch import Batch
+from multimodal.heads import ClassificationHead
+from multimodal.modality import Input, Modality
+from multimodal.nn import Encoded, Encoder, layer_of
+from multimodal.objectives import Term
+from multimodal.training.dry_run import check_input
+from multimodal.training.encoder_training import EncoderTraining, default_optimizer
+from multimodal.training.optimization import WarmupCosine
+from multimodal.training.scores import ClassScores
+
+NO_LABEL = -1
+DATA_LABEL = "label"
+"""The name of the label that shards hold."""
+
+
+class FineTuning(EncoderTraining):
+    """Train an encoder, or only a head on it, to tell the classes of samples.
+
+    All items of a sample, of whatever modalities, are one sequence, which a head pools to one vector. A sample without a label (-1), or
+    without items, counts for nothing. The loss of an optimizer step is the mean over all its labels, over heads, ranks and accumulated
+    batches alike.
+
+    Logs loss, accuracy and macro F1 (``val/accuracy``; with several heads also ``val/accuracy/<head>``). ``predict`` writes the
+    probabilities of each head as ``<head>.npy`` and the most likely classes as ``<head>_ids.npy``.
+
+    Args:
+        encoder: a new one, or one that was trained before (``multimodal.pretrained.load_encoder``).
+        modalities: name -> builds the modality from the encoder's width: ``multimodal.modality.Input``.
+        heads: name of a label -> builds its head from the encoder's width, or is one. Shards hold one label, "label".
+        label_smoothing: share of the target spread evenly over all classes, in [0, 1). BEiT: 0.1.
+        freeze_layers: the embeddings and so many first layers keep their weights, and their dropout is off; "all": the whole encoder does.
+            0: nothing does.
+        optimizer: builds the optimizer from parameter groups; biases, norms and the like are not decayed.
+        schedule: builds the learning-rate schedule from the optimizer and the number of steps.
+        layer_decay: the learning rate of a layer as a share of the next one's, in (0, 1]; None: the same for all. BEiT base: 0.65 to 0.85.
+        compile_encoder: compile the encoder's layers (``torch.compile``) when a fit starts.
+
+    Raises:
+        ValueError: no modalities or heads, a setting outside its range, or parts that do not fit each other; in training, a label without a
+            class, or none at all in an epoch.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        modalities: dict[str, Callable[[int], Input]],
+        heads: dict[str, Callable[[int], ClassificationHead] | ClassificationHead],
+        label_smoothing: float = 0.0,
+        freeze_layers: int | Literal["all"] = 0,
+        optimizer: OptimizerCallable = default_optimizer,
+        schedule: Callable[[Optimizer, int], LRScheduler] = WarmupCosine,
+        layer_decay: float | None = None,
+        compile_encoder: bool = False,
+    ) -> None:
+        super().__init__(encoder, modalities, optimizer, schedule, layer_decay, compile_encoder)
+        if not heads:
+            raise ValueError("heads is empty: name at least one, by the label that it is to tell.")
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing must be in [0, 1), got {label_smoothing}.")
+        for name, modality in self.modalities.items():
+            if isinstance(modality, Modality):
+                raise ValueError(
+                    f"modality {name!r} is one of pretraining: give multimodal.modality.Input its transform and its embedding."
+                )
+        self.heads = nn.ModuleDict({name: x if isinstance(x, ClassificationHead) else x(encoder.dim) for name, x in heads.items()})
+        self.label_smoothing = label_smoothing
+        self._frozen = self._freeze(freeze_layers)
+        num_classes = {name: cast(int, head.num_classes) for name, head in self.heads.items()}
+        self.scores = nn.ModuleDict({f"{stage}_scores": ClassScores(num_classes) for stage in ("train", "val", "test")})
+        self._labelled = 0  # labels of this epoch
+        self._check_parts()
+
+    def _freeze(self, layers: int | Literal["all"]) -> list[nn.Module]:
+        """Freeze parameters; return the modules that are frozen as a whole."""
+        depth = self.encoder.depth
+        if layers == 0:
+            return []
+        if layers != "all" and not (isinstance(layers, int) and 0 < layers <= depth):
+            raise ValueError(f"freeze_layers must be 'all' or 0 to the encoder's depth, {depth}; got {layers!r}.")
+        if layers == "all" and self.layer_decay is not None:
+            raise ValueError("layer_decay has no effect where freeze_layers is 'all': leave it out.")
+        for name, parameter in self.named_parameters():
+            if not name.startswith("heads.") and (layers == "all" or layer_of(name, depth) <= layers):
+                parameter.requires_grad_(False)
+        return [self.modalities, self.encoder] if layers == "all" else [self.modalities, *self.encoder.blocks[:layers]]
+
+    @torch.no_grad()
+    def _check_parts(self) -> None:
+        """Try the embeddings on the transforms' examples, and the heads on one token."""
+        for name, modality in self.modalities.items():
+            check_input(name, cast(Input, modality), self.encoder.dim)
+        token, first = torch.zeros(1, self.encoder.dim), torch.zeros(1, dtype=torch.int64)
+        encoded = Encoded(token, None if self.encoder.special is None else token)
+        for name, head in self.heads.items():
+            try:
+                head(encoded, first, 1)
+            except (ValueError, RuntimeError) as error:
+                raise ValueError(f"head {name!r} does not fit the encoder: {str(error).splitlines()[0]}") from error
+
+    def train(self, mode: bool = True) -> FineTuning:
+        """Set the mode of all parts but the frozen ones, whose dropout stays off."""
+        super().train(mode)
+        for module in self._frozen:
+            module.eval()
+        return self
+
+    def on_fit_start(self) -> None:
+        """Compile, where wanted; check that the data's classes have places in the head.
+
+        Raises:
+            ValueError: the shards hold more classes than the head has, or no labels.
+        """
+        super().on_fit_start()
+        classes = getattr(getattr(self.trainer, "datamodule", None), "classes", None)
+        if classes is None or DATA_LABEL not in self.heads:
+            return
+        if not classes:
+            raise ValueError(f"the shards hold no labels: head {DATA_LABEL!r} has nothing to learn.")
+        places = self.heads[DATA_LABEL].num_classes
+        if len(classes) > places:
+            raise ValueError(f"the shards hold {len(classes)} classes, but head {DATA_LABEL!r} has num_classes {places}: set it.")
+
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Refuse labels that a head has no class for, before the device sees them.
+
+        Raises:
+            ValueError: a label is not -1 or one of a head's classes.
+        """
+        for name, head in self.heads.items():
+            labels = batch.labels.get(name, torch.empty(0, dtype=torch.int64))
+            self._labelled += int((labels != NO_LABEL).sum()) if self.training else 0
+            wrong = ((labels < NO_LABEL) | (labels >= head.num_classes)).nonzero()[:, 0].tolist()
+            if wrong:
+                raise ValueError(
+                    f"sample {batch.keys[wrong[0]]!r} has label {int(labels[wrong[0]])} for head {name!r}, whose num_classes is "
+                    f"{head.num_classes}: allowed are 0 to {head.num_classes - 1}, and {NO_LABEL} for no label."
+                )
+        return batch
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Return head name -> logits ``(s, c)``; nothing for an empty batch. Those of samples without tokens mean nothing."""
+        return self._logits(batch)[0]
+
+    def _logits(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
+        """Return the logits of each head, and ``(s,)`` bool, True for samples with tokens."""
+        present = torch.zeros(batch.num_samples, dtype=torch.bool, device=self.device)
+        if not batch.items:
+            return {}, present
+        parts = {name: self.modalities[name].plain_tokens(items) for name, items in batch.items.items()}
+        encoded, sequence = self.encode(parts), torch.cat([sample for _, sample, _ in parts.values()])
+        count = batch.num_samples if encoded.class_token is None else len(encoded.class_token)  # which end with the last that has tokens
+        logits = {name: head(encoded, sequence, count) for name, head in self.heads.items()}
+        return {name: F.pad(x, (0, 0, 0, batch.num_samples - count)) for name, x in logits.items()}, present.index_fill(0, sequence, True)
+
+    def _terms(self, batch: Batch, stage: str) -> dict[tuple[str, int], Term]:
+        terms = {}
+        found, present = self._logits(batch)
+        for name, logits in found.items():
+            labels = batch.labels.get(name)
+            labels = torch.full((len(logits),), NO_LABEL, device=logits.device) if labels is None else labels
+            chosen = ((labels != NO_LABEL) & present).nonzero()[:, 0]
+            terms[name, 0] = self._term(name, logits[chosen], labels[chosen], stage)
+        return terms
+
+    def _term(self, name: str, logits: Tensor, labels: Tensor, stage: str) -> Term:
+        loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing, reduction="sum")
+        guesses = logits.argmax(1)
+        cast(ClassScores, self._metric(stage)).update(name, loss, guesses, labels)
+        correct = (guesses == labels).sum()[None]
+        return Term(loss, count=torch.tensor(len(labels), device=labels.device), weight=1.0, correct=correct, ids=guesses)
+
+    def _unused(self, batch: Batch) -> Iterable[nn.Module]:
+        return [self.modalities] if batch.items else [self.modalities, self.heads]  # of embeddings in use, the vector of the mask
+
+    def on_train_epoch_end(self) -> None:
+        """Refuse to go on without labels.
+
+        Raises:
+            ValueError: no sample of the epoch had a label of any head.
+        """
+        count = self.trainer.strategy.reduce(torch.tensor(float(self._labelled), device=self.device), reduce_op="sum")
+        self._labelled = 0
+        if not count:
+            raise ValueError(f"no sample of the epoch has a label {' or '.join(map(repr, self.heads))}: there is nothing to learn.")
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, tuple[list[str], Tensor]]:
+        """Return head name -> keys and probabilities ``(samples with items, c)``, and ``<head>_ids`` -> keys and classes."""
+        logits, present = self._logits(batch)
+        index = present.nonzero()[:, 0]
+        keys = [batch.keys[i] for i in index.tolist()]
+        found: dict[str, tuple[list[str], Tensor]] = {}
+        for name, x in logits.items():
+            probabilities = x[index].float().softmax(1)
+            found |= {name: (keys, probabilities), f"{name}_ids": (keys, probabilities.argmax(1))}
+        if not batch.items:
+            self._encode_nothing()
+        return found
+
+    def _shown(self, score: str) -> bool:
+        return score.partition("/")[0] in ("loss", "accuracy")
