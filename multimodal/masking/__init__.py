@@ -3,5 +3,6 @@
 from multimodal.masking.blockwise import BlockwiseMasking
 from multimodal.masking.corruption import MaskReplaceKeep
 from multimodal.masking.random import RandomMasking
+from multimodal.masking.tube import TubeMasking
 
-__all__ = ["BlockwiseMasking", "MaskReplaceKeep", "RandomMasking"]
+__all__ = ["BlockwiseMasking", "MaskReplaceKeep", "RandomMasking", "TubeMasking"]

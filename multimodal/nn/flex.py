@@ -79,7 +79,8 @@ def bias_score(packing: Packing, biases: Sequence[Tensor | None]) -> Score:
     """
     flat, rows = [torch.zeros(1, device=packing.sequence.device)], []
     start = 1
-    for (count, length), bias in zip(packing.groups, biases, strict=True):
+    for group, bias in zip(packing.groups, biases, strict=True):
+        count, length = (int(number) for number in group)
         number = torch.arange(count, device=packing.sequence.device).repeat_interleave(length)
         if bias is None:
             rows.append(torch.zeros(count * length, 4, dtype=torch.int64, device=number.device))  # the zero at the front, for all

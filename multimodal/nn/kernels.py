@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from jaxtyping import Float
@@ -17,8 +17,8 @@ from torch.nn import functional as F
 from multimodal.nn.plan import AttentionPlan
 from multimodal.nn.softmax_attention import softmax_attention
 
-OwnBias = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
-"""Makes a layer's bias of a group: (query, key ``(g, h, l, e)``, places, the plan's bias or None) -> ``(p, h, l, l)``."""
+OwnBias = Callable[[Tensor, Tensor, Tensor | None, Tensor | None], Tensor]
+"""Makes a layer's bias of a group: (query, key ``(g, h, l, e)``, places or None, the plan's bias or None) -> ``(p, h, l, l)``."""
 
 Path = Literal["grouped", "varlen", "flex"]
 """A way through all sequences of a plan: one dense call for each length, or one call for all (``varlen_attn``, FlexAttention)."""
@@ -28,7 +28,7 @@ DenseKernel = Literal["fused", "softmax"]
 
 HALF = (torch.float16, torch.bfloat16)
 MAX_SOFTMAX_LENGTH = 1024
-"""Sequences longer than this keep their attention weights only where the gradient of a bias wants them: memory is the square of the length."""
+"""Longer sequences keep their attention weights only where the gradient of a bias wants them: they grow with the square of the length."""
 
 
 class Facts(NamedTuple):
@@ -75,8 +75,8 @@ def choose_path(facts: Facts) -> Path:
 def choose_dense_kernel(device: str, dtype: torch.dtype, length: int, gradient: bool, bias_gradient: bool) -> DenseKernel:
     """Return the way through sequences of one length.
 
-    The processor's fused kernel leaves no weights in memory, and is the fastest without a backward pass. With one it loses wherever a bias is
-    learned, and in half precision.
+    The processor's fused kernel leaves no weights in memory, and is the fastest without a backward pass. With one it loses wherever a bias
+    is learned, and in half precision.
 
     Args:
         device: the type of the tokens' device.
@@ -100,8 +100,8 @@ def attend(
 ) -> Float[Tensor, "n h e"]:
     """Scaled dot-product attention within each sequence; arguments and result in packed order.
 
-    To ``torch.compile`` it is one opaque step, unless the plan is to be traced: the groups of a batch are numbers that a compiled graph would
-    hold, and each batch would be compiled again.
+    To ``torch.compile`` it is one opaque step, unless the plan is to be traced: the groups of a batch are numbers that a compiled graph
+    would hold, and each batch would be compiled again.
 
     Args:
         query: of all tokens.
@@ -144,8 +144,8 @@ def attend_varlen(query: Tensor, key: Tensor, value: Tensor, plan: AttentionPlan
 
     ends, longest = plan.packing.ends, plan.packing.groups[-1][1]
     window = (-1, -1) if plan.window is None else (plan.window, plan.window)
-    operands = (x.contiguous() for x in (query, key, value))
-    return varlen_attn(*operands, ends, ends, longest, longest, window_size=window)
+    query, key, value = (x.contiguous() for x in (query, key, value))
+    return cast(Tensor, varlen_attn(query, key, value, ends, ends, int(longest), int(longest), window_size=window))
 
 
 def attend_flex(query: Tensor, key: Tensor, value: Tensor, plan: AttentionPlan, compiled: bool = True) -> Tensor:
@@ -161,12 +161,12 @@ def attend_flex(query: Tensor, key: Tensor, value: Tensor, plan: AttentionPlan, 
     from torch.nn.attention import flex_attention
 
     call = _compiled_flex() if compiled else flex_attention.flex_attention
-    operands = (x.transpose(0, 1)[None] for x in (query, key, value))  # n h e -> 1 h n e
-    return call(*operands, score_mod=plan.flex.score, block_mask=plan.flex.blocks)[0].transpose(0, 1)
+    query, key, value = (x.transpose(0, 1)[None] for x in (query, key, value))  # n h e -> 1 h n e
+    return cast(Tensor, call(query, key, value, score_mod=plan.flex.score, block_mask=plan.flex.blocks))[0].transpose(0, 1)
 
 
 @cache
-def _compiled_flex() -> Callable[..., Tensor]:
+def _compiled_flex() -> Callable[..., Any]:
     """Return FlexAttention compiled for any number of tokens."""
     from torch.nn.attention import flex_attention
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import cast
 
 import torch
 from jaxtyping import Bool, Int, Shaped
@@ -58,13 +59,16 @@ class Packing:
         return cls(sequence[order], lengths, groups, order, inverse)
 
     @classmethod
-    def dense(cls, count: int | torch.SymInt, length: int | torch.SymInt, device: torch.device, valid: Bool[Tensor, "s l"] | None = None) -> Packing:
+    def dense(
+        cls, count: int | torch.SymInt, length: int | torch.SymInt, device: torch.device, valid: Bool[Tensor, "s l"] | None = None
+    ) -> Packing:
         """Plan for ``count`` sequences of one length, end to end; where ``valid`` is False a token is padding, which nothing attends to.
 
         No value of a tensor is looked at, so that the plan can be traced and exported.
         """
-        sequence = torch.arange(count, device=device)[:, None].expand(count, length).reshape(-1)
-        return cls(sequence, torch.full((count,), length, device=device), ((count, length),), valid=valid, static=True)
+        rows, columns = cast(int, count), cast(int, length)  # torch takes a symbol for a number
+        sequence = torch.arange(rows, device=device)[:, None].expand(rows, columns).reshape(-1)
+        return cls(sequence, torch.full((rows,), columns, device=device), ((count, length),), valid=valid, static=True)
 
     @cached_property
     def ends(self) -> Int[Tensor, " ends"]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import cast
 
 import torch
 from jaxtyping import Int, Shaped
@@ -55,8 +56,8 @@ class AttentionPlan:
         biases: for each group what is added to the logits, ``(p, h or 1, l or 1, l)``, or None for nothing. It is -inf where a token must
             not be seen, the window apart.
         window: a token sees those at most this many places away; None: all of its sequence.
-        masks: for each group -inf where the window hides one token from another, ``(1, 1, l, l)``, or None where it hides nothing. No entries:
-            they are made when asked for.
+        masks: for each group -inf where the window hides one token from another, ``(1, 1, l, l)``, or None where it hides nothing. No
+            entries: they are made when asked for.
         experts: whose tokens are whose; None: all tokens are of ``only_expert``.
         only_expert: the expert of all tokens where ``experts`` is None.
     """
@@ -125,12 +126,12 @@ class AttentionPlan:
 def _window_mask(length: int | torch.SymInt, window: int, packing: Packing) -> Tensor | None:
     if isinstance(length, int) and length <= window + 1:  # a traced length stays open
         return None
-    index = torch.arange(length, device=packing.sequence.device)
+    index = torch.arange(cast(int, length), device=packing.sequence.device)  # torch takes a symbol for a number
     far = (index[:, None] - index).abs() > window
-    return torch.zeros(length, length, device=index.device).masked_fill(far, float("-inf"))[None, None]
+    return torch.zeros(far.shape, device=index.device).masked_fill(far, float("-inf"))[None, None]
 
 
 def places_of(packing: Packing, coordinates: Shaped[Tensor, "n a"]) -> tuple[Tensor, ...]:
-    """Return the coordinates of each group, ``(p, l, a)``: once where all its sequences have the same: biases are then computed once for all."""
+    """Return the coordinates of each group, ``(p, l, a)``: once where all its sequences have the same, whose biases are then made once."""
     blocks = packing.blocks(packing.pack(coordinates)) if packing.groups else []
     return tuple(block[:1] if len(block) > 1 and bool((block == block[:1]).all()) else block for block in blocks)

@@ -1,7 +1,7 @@
 """Attention with the logits of a few sequences at a time, forward and backward: what a processor without a fused kernel for it is best at.
 
-PyTorch's kernel for processors does not give the gradient of a bias, and slows down in half precision; what takes its place there writes all
-logits to memory several times. Here the logits of a block of sequences stay in the cache until they are done with.
+PyTorch's kernel for processors does not give the gradient of a bias, and slows down in half precision; what takes its place there writes
+all logits to memory several times. Here the logits of a block of sequences stay in the cache until they are done with.
 
 Letters in shapes: g sequences of a group, c sequences of a block, h heads, l length, e width of a head.
 """
@@ -9,12 +9,13 @@ Letters in shapes: g sequences of a group, c sequences of a block, h heads, l le
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 
 BLOCK_LOGITS = 2**19
 """Logits of a block, at most, unless one sequence has more: 2 MiB in float32, what the cache of a core holds."""
@@ -43,7 +44,7 @@ def softmax_attention(
 
 class _SoftmaxAttention(Function):
     @staticmethod
-    def forward(ctx: FunctionCtx, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, dropout: float) -> Tensor:
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, dropout: float) -> Tensor:
         count, heads, length, _ = query.shape
         mixed = _tokens_first(query)
         weights = query.new_empty(count, heads, length, length)
@@ -64,7 +65,7 @@ class _SoftmaxAttention(Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, bias, weights, kept = ctx.saved_tensors
         grads = [_tokens_first(query) for _ in range(3)]
         by_bias = torch.zeros_like(bias) if bias is not None and ctx.needs_input_grad[3] else None

@@ -23,8 +23,8 @@ from multimodal.pretrained.unpickle import read_module
 
 WRAPPERS = ("model", "module", "state_dict", "model_state_dict", "weights")
 """Where published files keep the state dict."""
-NUMPY = np._core.multiarray
-HARMLESS = [
+NUMPY = np._core.multiarray  # type: ignore[attr-defined]
+HARMLESS: list[Any] = [
     argparse.Namespace,
     np.dtype,
     np.ndarray,
@@ -182,7 +182,7 @@ def file_hash(path: Path) -> str:
 
 
 def _said(error: BaseException) -> str:
-    if asked := re.search(r"Unsupported (?:global|class|operand)[^.\n]*?([\w.]+) was not", str(error)):
+    if asked := re.search(r"unsupported global\W+(?:GLOBAL )?([\w.]+)", str(error), re.IGNORECASE):
         return f"it asks for {asked[1]}"
     return next(iter(_lines(error)), type(error).__name__).partition(". ")[0][:200]
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+WORDS = "tokenizer.json"
 PROGRAMS = ("torch-export", "onnx", "onnx-int8")
 
 
@@ -38,7 +40,8 @@ def import_main(arguments: list[str]) -> int:
     from multimodal.pretrained.loading import fetch
 
     said = ImportOptions(options.num_heads, _named_values(options.set))
-    imported = import_checkpoint(fetch(options.source), options.family, options.layout, said, options.sha256)
+    source = fetch(options.source)
+    imported = import_checkpoint(source, options.family, options.layout, said, options.sha256)
     for line in imported.report.lines():
         print(line)
     for name, part in imported.parts.items():
@@ -47,6 +50,10 @@ def import_main(arguments: list[str]) -> int:
         folder = options.to / name
         part.save_pretrained(folder)  # type: ignore[operator]
         print(f"{folder}: {type(part).__name__}, {sum(x.numel() for x in part.parameters()):,} parameters")
+    words = (source if source.is_dir() else source.parent) / WORDS
+    if words.is_file():
+        shutil.copyfile(words, options.to / WORDS)
+        print(f"{options.to / WORDS}: the tokenizer that stood beside the weights")
     return 0
 
 

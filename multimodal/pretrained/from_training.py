@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from torch import nn
 
-from multimodal.nn import PredictionHead
+from multimodal.nn import Encoder, PredictionHead
 from multimodal.pretrained.importing import load_exactly
 from multimodal.pretrained.model import PretrainedModel
 from multimodal.pretrained.settings import ModelSettings
@@ -51,7 +51,7 @@ def model_of(module: nn.Module, modalities: Mapping[str, Any] | None = None) -> 
         ValueError: the module has no encoder, or a part's settings cannot be written.
     """
     encoder, parts = getattr(module, "encoder", None), getattr(module, "modalities", None)
-    if not isinstance(encoder, Recorded) or not isinstance(parts, nn.ModuleDict):
+    if not isinstance(encoder, Encoder) or not isinstance(parts, nn.ModuleDict):
         raise ValueError(f"a {type(module).__name__} has no encoder to take away.")
     heads: dict[str, nn.Module] = dict(getattr(module, "heads", None) or {})
     if len(heads) == 1:  # whatever label it tells: the classes of a model are what it returns, and what others' layouts have a place for
@@ -60,13 +60,13 @@ def model_of(module: nn.Module, modalities: Mapping[str, Any] | None = None) -> 
         head = getattr(modality, "head", None)
         if isinstance(head, PredictionHead):
             heads["tokens" if len(parts) == 1 else f"{name}_tokens"] = head
-    embeds = {name: modality.embed for name, modality in parts.items()}
+    embeds: dict[str, nn.Module] = {name: cast(Any, modality).embed for name, modality in parts.items()}
     settings = ModelSettings(
         encoder=settings_of(encoder),
-        embeds={name: settings_of(embed, FILLED_IN) for name, embed in embeds.items()},
-        heads={name: settings_of(head, FILLED_IN) for name, head in heads.items()},
+        embeds={name: _settings(embed) for name, embed in embeds.items()},
+        heads={name: _settings(head) for name, head in heads.items()},
         transforms={name: found for name, entry in (modalities or {}).items() if (found := _transform(entry))},
-        experts={name: modality.expert for name, modality in parts.items() if getattr(modality, "expert", 0)},
+        experts={name: cast(Any, modality).expert for name, modality in parts.items() if getattr(modality, "expert", 0)},
     )
     model = PretrainedModel(settings)
     load_exactly(model.encoder, encoder.state_dict())
@@ -74,6 +74,12 @@ def model_of(module: nn.Module, modalities: Mapping[str, Any] | None = None) -> 
         for name, part in given.items():
             load_exactly(own[name], part.state_dict())
     return model.eval()
+
+
+def _settings(part: nn.Module) -> dict[str, Any]:
+    if not isinstance(part, Recorded):
+        raise ValueError(f"a {type(part).__name__} does not know its settings: let it be a multimodal.recorded.Recorded.")
+    return settings_of(part, FILLED_IN)
 
 
 def _transform(entry: Any) -> dict[str, Any] | None:

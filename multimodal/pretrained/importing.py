@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -106,7 +107,8 @@ def _account(checkpoint: Checkpoint, form: Format, parts: list[Part], origin: Or
         ValueError: a tensor is used by no part and no rule says why.
     """
     used = {name for part in parts for entry in part.keymap.entries for name in entry.theirs}
-    ignored, extra = [], []
+    ignored: list[tuple[str, str]] = []
+    extra: list[tuple[str, str]] = []
     for name in checkpoint.tensors:
         if name in used:
             continue
@@ -127,7 +129,7 @@ def _load(part: Part, checkpoint: Checkpoint, origin: Origin) -> nn.Module:
     return part.target.eval()
 
 
-def load_exactly(module: nn.Module, state: dict[str, Tensor], kept: set[str] = frozenset()) -> None:
+def load_exactly(module: nn.Module, state: dict[str, Tensor], kept: Set[str] = frozenset()) -> None:
     """Copy tensors into a module: all of them, into tensors of the same shape, as float32 where the module's are.
 
     Args:

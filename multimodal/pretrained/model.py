@@ -253,8 +253,7 @@ class PretrainedModel(nn.Module):
         head, special = self._head(name), features.num_special
         tokens = features.x[:, special:]
         if hasattr(head, "vocab_sizes"):
-            logits = head(tokens.flatten(0, 1))
-            parts = [x.unflatten(0, tokens.shape[:2]) for x in logits]
+            parts = [x.unflatten(0, tokens.shape[:2]) for x in head(tokens.flatten(0, 1))]
             return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
         sequence = torch.arange(tokens.shape[0], device=tokens.device)[:, None].expand(tokens.shape[:2]).flatten()
         valid = None if features.valid is None else features.valid[:, special:].flatten()
@@ -271,7 +270,7 @@ class PretrainedModel(nn.Module):
         """
         if name is None and len(self.embeds) == 1:
             return next(iter(self.embeds))
-        if name not in self.embeds:
+        if name is None or name not in self.embeds:
             raise ValueError(f"modality must be one of {sorted(self.embeds)}, got {name!r}.")
         return name
 

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from timm.models import build_model_with_cfg, register_model
 from torch import Tensor, nn
 
-from multimodal.heads import ClassificationHead
+from multimodal.heads import ClassificationHead, Pool
 from multimodal.pretrained.folder import load, read_settings
 from multimodal.pretrained.model import PretrainedModel
 from multimodal.pretrained.resolution import at_image_size
@@ -104,7 +104,7 @@ class SavedModel(PretrainedModel):
         """
         if global_pool not in (None, "avg", "token"):
             raise ValueError(f"global_pool must be 'avg' or 'token', got {global_pool!r}.")
-        pool = self._pool() if global_pool is None else "mean" if global_pool == "avg" else "class"
+        pool: Pool = self._pool() if global_pool is None else "mean" if global_pool == "avg" else "class"
         self.num_classes = num_classes
         if "classes" in self.heads:
             del self.heads["classes"]
@@ -132,8 +132,9 @@ class SavedModel(PretrainedModel):
         """Return patterns that group parameters by layer."""
         return {"stem": r"^embeds|^encoder\.special", "blocks": [(r"^encoder\.blocks\.(\d+)", None), (r"^encoder\.norm", (99999,))]}
 
-    def _pool(self) -> str:
-        return str(getattr(self.heads["classes"], "how", "mean")) if "classes" in self.heads else "mean"
+    def _pool(self) -> Pool:
+        head = self.heads["classes"] if "classes" in self.heads else None
+        return head.how if isinstance(head, ClassificationHead) else "mean"
 
 
 def timm_config(settings: ModelSettings, folder: str | Path) -> dict[str, Any]:

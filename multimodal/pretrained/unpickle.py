@@ -112,7 +112,7 @@ class Restricted(pickle._Unpickler):
             raise pickle.UnpicklingError(f"it changes a {type(target).__name__}")
         super().load_build()  # type: ignore[misc]
 
-    dispatch = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: load_build}  # type: ignore[attr-defined]
+    dispatch = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: load_build}  # type: ignore[attr-defined, dict-item]
 
     def persistent_load(self, pid: Any) -> Any:
         """Return the numbers of a storage, or the shell of a class beside which torch before 1.6 put its source.

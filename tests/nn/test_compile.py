@@ -81,7 +81,8 @@ def dense(settings):
             return self.encoder.forward_dense(tokens, places, valid)[0]
     exported = torch.export.export(Dense(), (*given, valid)).module()
     expected = encoder.forward_dense(*given, valid)[0]
-    return [float((own - expected)[..., -7:, :][valid].detach().abs().max()) for own in (compiled(*given, valid)[0], exported(*given, valid))]
+    made = compiled(*given, valid)[0], exported(*given, valid)
+    return [float((own - expected)[..., -7:, :][valid].detach().abs().max()) for own in made]
 
 print(json.dumps({name: [*packed(settings), dense(settings)] for name, settings in json.loads(sys.argv[1]).items()}))
 """

@@ -225,12 +225,12 @@ def test_a_damaged_config_is_told(tmp_path, name, text):
 
 
 def test_what_is_not_there_or_not_alone(tmp_path):
-    with pytest.raises(ValueError, match="no such file or folder. Nothing is downloaded"):
+    with pytest.raises(ValueError, match=r"no such file or folder. Nothing is downloaded"):
         read_checkpoint(tmp_path / "none.pth")
     with pytest.raises(ValueError, match="holds no weight file"):
         read_checkpoint(tmp_path)
     (tmp_path / "x.zip").touch()
-    with pytest.raises(ValueError, match="weights come as .safetensors, .pt"):
+    with pytest.raises(ValueError, match=r"weights come as .safetensors, .pt"):
         read_checkpoint(tmp_path / "x.zip")
     for name in ("a.pth", "b.pth"):
         torch.save(TENSORS, tmp_path / name)

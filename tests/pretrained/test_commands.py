@@ -20,6 +20,12 @@ def test_import_writes_a_folder_and_says_what_it_did(foreign, image_model, image
     assert torch.equal(from_pretrained(tmp_path / "own")(images), image_model(images))
 
 
+def test_import_brings_the_tokenizer_of_words_along(foreign, tmp_path, capsys):
+    (foreign.parent / "tokenizer.json").write_text("{}")
+    assert main(["import", str(foreign), "--to", str(tmp_path / "own")]) == 0
+    assert (tmp_path / "own" / "tokenizer.json").read_text() == "{}"
+
+
 def test_import_at_another_image_size(foreign, tmp_path, capsys):
     assert main(["import", str(foreign), "--to", str(tmp_path / "own"), "--image-size", "64"]) == 0
     model = from_pretrained(tmp_path / "own")

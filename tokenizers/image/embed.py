@@ -57,7 +57,7 @@ class PatchEmbed(Embed):
         size = self.patch_size
         if values.shape[2] % size or values.shape[3] % size:
             raise ValueError(f"images of {values.shape[2]} x {values.shape[3]} pixels cannot be cut into patches of {size} x {size}.")
-        count, rows, columns = len(values), values.shape[2] // size, values.shape[3] // size
+        count, rows, columns = values.shape[0], values.shape[2] // size, values.shape[3] // size
         return Tokens(
             inputs=rearrange(values, "b c (h p) (w q) -> (b h w) (c p q)", p=size, q=size),
             lengths=torch.full((count,), rows * columns, device=values.device),

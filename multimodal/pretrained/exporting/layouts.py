@@ -65,10 +65,10 @@ def _computes_the_same(model: PretrainedModel, part: Part) -> bool:
         features = [each.eval().features(values, lengths, name) for each in (model, other)]
         if not torch.allclose(features[0].x, features[1].x, rtol=1e-5, atol=1e-6):
             return False
-        if any(
-            not torch.allclose(*(each.logits(x, head) for each, x in zip((model, other), features, strict=True))) for head in other.heads
-        ):
-            return False
+        for head in other.heads:
+            ours, theirs = (each.logits(x, head) for each, x in zip((model, other), features, strict=True))
+            if not torch.allclose(ours, theirs, rtol=1e-5, atol=1e-6):
+                return False
     return True
 
 

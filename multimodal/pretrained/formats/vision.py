@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from multimodal.pretrained.checkpoint import Checkpoint
 from multimodal.pretrained.format import ImportOptions
@@ -217,3 +217,15 @@ def hidden_act(activation: str) -> str:
 def with_heads(options: ImportOptions, heads: Any) -> ImportOptions:
     """Return the options with the number of heads that a config names, if it does and the user names none."""
     return options if options.num_heads is not None or heads is None else options._replace(num_heads=int(heads))
+
+
+def hidden_dim(model: PretrainedModel) -> int:
+    """Return the width of the MLPs of a model of ours.
+
+    Raises:
+        ValueError: they are not plain ones.
+    """
+    layer = getattr(model.encoder.layers(0)[0].mlp, "fc1", None)
+    if not isinstance(layer, nn.Linear):
+        raise ValueError("this model's layers have no plain MLP.")
+    return layer.out_features

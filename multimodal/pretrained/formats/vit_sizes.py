@@ -110,7 +110,7 @@ def sizes_of(model: PretrainedModel) -> Sizes:
         dim=encoder["dim"],
         depth=encoder["depth"],
         heads=encoder["num_heads"],
-        hidden=model.encoder.layers(0)[0].mlp.fc1.out_features,
+        hidden=vision.hidden_dim(model),
         patch=embed["patch_size"],
         channels=embed.get("channels", 3),
         grid=tuple(position["init_args"]["size"]),
