@@ -133,8 +133,8 @@ class SavedModel(PretrainedModel):
         return {"stem": r"^embeds|^encoder\.special", "blocks": [(r"^encoder\.blocks\.(\d+)", None), (r"^encoder\.norm", (99999,))]}
 
     def _pool(self) -> Pool:
-        head = self.heads["classes"] if "classes" in self.heads else None
-        return head.how if isinstance(head, ClassificationHead) else "mean"
+        heads = (head for name, head in self.heads.items() if name == "classes")
+        return next((head.how for head in heads if isinstance(head, ClassificationHead)), "mean")
 
 
 def timm_config(settings: ModelSettings, folder: str | Path) -> dict[str, Any]:

@@ -73,8 +73,8 @@ def _coarse(vectors: Tensor, codes: Tensor) -> Coarse:
     share = math.sqrt(codes.shape[1]) * 4 * FLOAT32  # of the additions, which are in float32 either way, and of the norms
     if not _has_bfloat16(vectors.device):
         exact = vectors.device.type == "cpu" and torch.get_float32_matmul_precision() == "highest"
-        lost = codes.shape[1] * 2 * FLOAT32 + (0 if exact else 3 * BFLOAT16)  # other settings let products be rounded
-        return Coarse(vectors, _filled(codes, missing), -_filled(half, missing), 1.01 * (reach + spread) * lost)
+        rounding = codes.shape[1] * 2 * FLOAT32 + (0 if exact else 3 * BFLOAT16)  # other settings let products be rounded
+        return Coarse(vectors, _filled(codes, missing), -_filled(half, missing), 1.01 * (reach + spread) * rounding)
     even = bool(spread <= BFLOAT16 * reach.min())  # codes of one length need no offset
     if not even:
         high = half.bfloat16()

@@ -24,8 +24,9 @@ EXAMPLES = 2
 class DenseModel(nn.Module):
     """A model with one way in and one way out, which can be traced.
 
-    Items that are grids (images, clips), and spectrograms of one length, come as ``values`` alone. Sequences come padded to one length, with ``valid``, ``(b, l)`` bool,
-    True at real tokens; classes do not depend on the padding, and what stands there in the features means nothing.
+    Items that are grids (images, clips), and spectrograms of one length, come as ``values`` alone. Sequences come padded to one length,
+    with ``valid``, ``(b, l)`` bool, True at real tokens; classes do not depend on the padding, and what stands there in the features
+    means nothing.
 
     Args:
         model: to be exported.
