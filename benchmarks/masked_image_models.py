@@ -111,8 +111,8 @@ class OurBeit(nn.Module):
         """Return the loss."""
         masked = work.masked.flatten()
         tokens = self.embed.tokens(work.images)
-        hidden = self.encoder(self.embed(tokens, masked), tokens.item, tokens.coordinates).tokens
-        return self.head.predict(hidden[masked.nonzero()[:, 0]], work.ids).loss.mean()
+        hidden = self.encoder(self.embed(tokens, masked), tokens.item, tokens.coordinates, wanted=masked).tokens
+        return self.head.predict(hidden, work.ids).loss.mean()
 
 
 class VisibleBeit(OurBeit):
@@ -135,14 +135,14 @@ class VisibleBeit(OurBeit):
     def forward(self, work: Work) -> Tensor:
         """Return the loss."""
         masked = work.masked.flatten()
-        hidden, visible = masked.nonzero()[:, 0], (~masked).nonzero()[:, 0]
+        visible = (~masked).nonzero()[:, 0]
         tokens = self.embed.tokens(work.images)
         item, coordinates = tokens.item, tokens.coordinates
         shown = tokens.with_inputs(tokens.inputs[visible])
         encoded = self.encoder(self.embed(shown), item[visible], coordinates[visible]).tokens
         mask = self.mask_token.expand(len(masked), -1)
         x = mask.to(encoded.dtype).index_copy(0, visible, self.narrow(encoded).to(encoded.dtype))
-        return self.head.predict(self.readout(x, item, coordinates).tokens[hidden], work.ids).loss.mean()
+        return self.head.predict(self.readout(x, item, coordinates, wanted=masked).tokens, work.ids).loss.mean()
 
 
 class TransformersBeit(nn.Module):

@@ -101,7 +101,7 @@ class OurBert(nn.Module):
         sequence = torch.arange(len(lengths)).repeat_interleave(lengths)
         place = torch.arange(len(sequence)) - (lengths.cumsum(0) - lengths)[sequence]
         x = self.norm(self.words(work.shown(self.words.num_embeddings - 1)) + self.places(place) + self.kind)
-        hidden = self.encoder(x, sequence).tokens[work.masked.nonzero()[:, 0]]
+        hidden = self.encoder(x, sequence, wanted=work.masked).tokens
         return self.head.predict(hidden, work.ids[work.masked]).loss.mean()
 
 

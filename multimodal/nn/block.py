@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from multimodal.nn.attention import Attention
@@ -67,9 +67,12 @@ class Block(nn.Module):
         for weight in (self.attn.proj.weight, self.mlp.fc2.weight):
             weight.data.div_(math.sqrt(2 * number))
 
-    def forward(self, x: Float[Tensor, "n d"], plan: AttentionPlan) -> Float[Tensor, "n d"]:
-        """Transform tokens in packed order."""
-        return self.finish(x, self.attn.mix(*self.project(x), plan), self.draw(plan.packing))
+    def forward(self, x: Float[Tensor, "n d"], plan: AttentionPlan, wanted: Int[Tensor, " m"] | None = None) -> Float[Tensor, "_ d"]:
+        """Transform tokens in packed order; all of them, or those at the positions ``wanted``, which see all."""
+        mixed, kept = self.attn.mix(*self.project(x), plan), self.draw(plan.packing)
+        if wanted is not None:
+            x, mixed, kept = x[wanted], mixed[wanted], kept_of(kept, wanted)
+        return self.finish(x, mixed, kept)
 
     def draw(self, packing: Packing) -> Kept:
         """Draw which sequences skip which branch."""
@@ -83,6 +86,12 @@ class Block(nn.Module):
         """Add what attention has mixed, then the MLP."""
         x = x + scale(self.scale1(self.attn.output(mixed)), kept[0])
         return x + scale(self.scale2(self.mlp(self.norm2(x))), kept[1])
+
+
+def kept_of(kept: Kept, own: Tensor) -> Kept:
+    """Return which branches some tokens skip."""
+    first, second = kept
+    return None if first is None else first[own], None if second is None else second[own]
 
 
 class ParallelBlock(Block):

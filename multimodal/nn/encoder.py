@@ -173,6 +173,7 @@ class Encoder(Recorded, nn.Module):
         sequence: Int[Tensor, " n"],
         coordinates: Shaped[Tensor, "n a"] | None = None,
         expert: Int[Tensor, " n"] | None = None,
+        wanted: Bool[Tensor, " n"] | None = None,
     ) -> Encoded:
         """Encode tokens of several sequences, given in any order.
 
@@ -181,11 +182,13 @@ class Encoder(Recorded, nn.Module):
             sequence: the number of the sequence of each token, from 0. Tokens of one sequence see each other and no others.
             coordinates: where each token lies in its item; needed where positions enter the attention.
             expert: of each token, below ``num_experts``; None: all of expert 0.
+            wanted: True at the tokens to return, in their order; None: all. The last layer then works for these alone, and class and
+                register tokens.
 
         Raises:
             ValueError: coordinates are missing, or do not fit the encoder's positions; an expert that there is not.
         """
-        return self.forward_intermediates(tokens, sequence, coordinates, expert=expert)[0]
+        return self.forward_intermediates(tokens, sequence, coordinates, expert=expert, wanted=wanted)[0]
 
     def forward_intermediates(
         self,
@@ -194,20 +197,29 @@ class Encoder(Recorded, nn.Module):
         coordinates: Shaped[Tensor, "n a"] | None = None,
         indices: Sequence[int] = (),
         expert: Int[Tensor, " n"] | None = None,
+        wanted: Bool[Tensor, " n"] | None = None,
     ) -> tuple[Encoded, list[Float[Tensor, "n d"]]]:
-        """Encode, and return also the tokens after the layers ``indices`` (from 0; before the final norm)."""
+        """Encode, and return also all tokens after the layers ``indices`` (from 0; before the final norm)."""
         expert = expert if self.num_experts > 1 else None
         if self.special is None:
-            x, seen = self._forward_packed(tokens, sequence, coordinates, expert, indices)
+            x, seen = self._forward_packed(tokens, sequence, coordinates, expert, indices, wanted)
             return Encoded(x, None), seen
+        given = len(tokens)
         tokens, sequence, coordinates, expert, owners, num_sequences = self.special.prepend(tokens, sequence, coordinates, expert)
-        x, seen = self._forward_packed(tokens, sequence, coordinates, expert, indices)
+        wanted = None if wanted is None else F.pad(wanted, (len(tokens) - given, 0), value=True)
+        x, seen = self._forward_packed(tokens, sequence, coordinates, expert, indices, wanted)
         firsts, start = self.special.read(x, owners, num_sequences), len(owners) * self.special.count
         registers = firsts[:, 1:] if self.special.count > 1 else None
         return Encoded(x[start:], firsts[:, 0], registers), [layer[start:] for layer in seen]
 
     def _forward_packed(
-        self, tokens: Tensor, sequence: Tensor, coordinates: Tensor | None, expert: Tensor | None, indices: Sequence[int]
+        self,
+        tokens: Tensor,
+        sequence: Tensor,
+        coordinates: Tensor | None,
+        expert: Tensor | None,
+        indices: Sequence[int],
+        wanted: Tensor | None,
     ) -> tuple[Tensor, list[Tensor]]:
         packing = Packing.from_sequence(sequence)
         experts = None if expert is None else Experts.of(packing.pack(expert), packing, self.num_experts)
@@ -220,8 +232,12 @@ class Encoder(Recorded, nn.Module):
         plans = self._plans(
             AttentionPlan(packing, places=places, experts=experts), None if coordinates is None else packing.pack(coordinates)
         )
-        x, seen = self._run(packing.pack(tokens), plans, indices)
-        return packing.unpack(x), [packing.unpack(layer) for layer in seen]
+        last = None if wanted is None or self.depth - 1 in indices or experts is not None else packing.pack(wanted).nonzero()[:, 0]
+        x, seen = self._run(packing.pack(tokens), plans, indices, last)
+        seen = [packing.unpack(layer) for layer in seen]
+        if last is None:
+            return packing.unpack(x) if wanted is None else packing.unpack(x)[wanted], seen
+        return x if packing.order is None else x[packing.order[last].argsort()], seen
 
     def forward_dense(
         self,
@@ -258,8 +274,10 @@ class Encoder(Recorded, nn.Module):
         x, seen = self._run(tokens.flatten(0, 1), plans, indices)
         return x.unflatten(0, packing.groups[0]), [layer.unflatten(0, packing.groups[0]) for layer in seen]
 
-    def _run(self, x: Tensor, plans: tuple[AttentionPlan, AttentionPlan], indices: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
-        """Return the tokens after the encoder, and after the layers ``indices``; all in packed order."""
+    def _run(
+        self, x: Tensor, plans: tuple[AttentionPlan, AttentionPlan], indices: Sequence[int], wanted: Tensor | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Return the tokens after the encoder, all or those at packed positions ``wanted``, and all after the layers ``indices``."""
         everywhere, local = plans
         if self.convolution is not None:
             x = self.convolution(x, everywhere.packing)
@@ -269,7 +287,8 @@ class Encoder(Recorded, nn.Module):
         recompute = self.checkpoint_activations and self.training and torch.is_grad_enabled()
         for index, block in enumerate(self.blocks):
             plan = everywhere if index % self.global_every == 0 else local
-            x = checkpoint(block, x, plan, use_reentrant=False) if recompute else block(x, plan)
+            own = wanted if index == self.depth - 1 else None
+            x = checkpoint(block, x, plan, own, use_reentrant=False) if recompute else block(x, plan, own)
             if index in indices:
                 seen.append(x)
         return x if self.norm is None else _normalize(self.norm, x, everywhere), seen

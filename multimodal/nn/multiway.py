@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from multimodal.nn.block import Block, Kept
+from multimodal.nn.block import Block, kept_of
 from multimodal.nn.plan import AttentionPlan
 
 
@@ -34,8 +34,12 @@ class MultiwayBlock(nn.Module):
         for expert in self.experts:
             expert.initialize(number)
 
-    def forward(self, x: Float[Tensor, "n d"], plan: AttentionPlan) -> Float[Tensor, "n d"]:
-        """Transform tokens in packed order, each by its expert."""
+    def forward(self, x: Float[Tensor, "n d"], plan: AttentionPlan, wanted: Int[Tensor, " m"] | None = None) -> Float[Tensor, "_ d"]:
+        """Transform tokens in packed order, each by its expert; return all, or those at the positions ``wanted``."""
+        x = self._transform(x, plan)
+        return x if wanted is None else x[wanted]
+
+    def _transform(self, x: Tensor, plan: AttentionPlan) -> Tensor:
         first = self.experts[0]
         kept = first.draw(plan.packing)  # of whole sequences: their tokens of all experts skip a branch together
         if plan.experts is None:
@@ -44,7 +48,7 @@ class MultiwayBlock(nn.Module):
         routes = list(zip(self.experts, plan.experts.routes, strict=True))
         projected = zip(*(expert.project(x[own]) for expert, own in routes), strict=True)
         mixed = first.attn.mix(*(plan.experts.merge(parts) for parts in projected), plan)
-        return plan.experts.merge([expert.finish(x[own], mixed[own], _of(kept, own)) for expert, own in routes])
+        return plan.experts.merge([expert.finish(x[own], mixed[own], kept_of(kept, own)) for expert, own in routes])
 
 
 class MultiwayNorm(nn.Module):
@@ -63,11 +67,6 @@ class MultiwayNorm(nn.Module):
         if plan.experts is None:
             return self.experts[plan.only_expert](x)
         return plan.experts.merge([norm(x[own]) for norm, own in zip(self.experts, plan.experts.routes, strict=True)])
-
-
-def _of(kept: Kept, own: Tensor) -> Kept:
-    first, second = kept
-    return None if first is None else first[own], None if second is None else second[own]
 
 
 def build(make: Callable[[], Block], num_experts: int) -> Block | MultiwayBlock:

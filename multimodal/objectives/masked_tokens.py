@@ -21,7 +21,7 @@ class EncodedView:
     Args:
         modality: its parts.
         view: what was hidden.
-        hidden: ``(n, d)``, the encoder's output for each token.
+        hidden: ``(m, d)``, the encoder's output for the tokens that were hidden, in their order; for the others it is not computed.
     """
 
     modality: Modality
@@ -71,7 +71,7 @@ class MaskedTokens(Objective):
     def __call__(self, encoded: EncodedView) -> Term:
         """Return the term of one modality."""
         index = encoded.view.masked.nonzero()[:, 0]
-        prediction = encoded.modality.head.predict(encoded.hidden[index], encoded.view.ids[index])
+        prediction = encoded.modality.head.predict(encoded.hidden, encoded.view.ids[index])
         return Term(
             loss=prediction.loss.sum(),
             count=torch.tensor(len(index), device=index.device),

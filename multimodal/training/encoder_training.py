@@ -148,12 +148,13 @@ class EncoderTraining(L.LightningModule):
         """Refuse a checkpoint that does not fit."""
         check_fits(checkpoint, self, self.fingerprints)
 
-    def encode(self, parts: Mapping[str, Part], layer: int | None = None) -> Encoded:
+    def encode(self, parts: Mapping[str, Part], layer: int | None = None, wanted: Tensor | None = None) -> Encoded:
         """Encode tokens, those of all modalities of a sample together.
 
         Args:
             parts: modality name -> its tokens; at least one.
             layer: index of the layer whose tokens to return, before the final norm; None: the encoder's output.
+            wanted: of the tokens of all parts, ``(n,)`` bool, True at those of the encoder's output to return; None: all.
         """
         vectors, sequence, coordinates = zip(*parts.values(), strict=True)
         expert = None
@@ -161,7 +162,7 @@ class EncoderTraining(L.LightningModule):
             expert = torch.cat([torch.full_like(part[1], cast(int, self.modalities[name].expert)) for name, part in parts.items()])
         tokens = torch.cat(vectors), torch.cat(sequence), _join_coordinates(coordinates)
         if layer is None:
-            return self.encoder(*tokens, expert)
+            return self.encoder(*tokens, expert, wanted)
         encoded, layers = self.encoder.forward_intermediates(*tokens, (layer,), expert)
         return encoded._replace(tokens=layers[0])
 

@@ -76,7 +76,8 @@ class MaskedPretraining(EncoderTraining):
         modalities = {name: cast(Modality, self.modalities[name]) for name in batch.items}
         views = {name: modality.masked_view(batch.items[name]) for name, modality in modalities.items()}
         parts = {name: _part(modalities[name], view) for name, view in views.items()}
-        hidden = self.encode(parts).tokens.split([len(vectors) for vectors, _, _ in parts.values()])
+        masked = [view.masked for view in views.values()]
+        hidden = self.encode(parts, wanted=torch.cat(masked)).tokens.split([int(own.sum()) for own in masked])
         return {name: EncodedView(modalities[name], view, x) for (name, view), x in zip(views.items(), hidden, strict=True)}
 
     @torch.no_grad()
@@ -120,7 +121,7 @@ class MaskedPretraining(EncoderTraining):
             if renderer is None:
                 continue
             guesses = view.ids.clone()
-            guesses[view.masked] = encoded.modality.head.predict(encoded.hidden[view.masked], view.ids[view.masked]).ids
+            guesses[view.masked] = encoded.modality.head.predict(encoded.hidden, view.ids[view.masked]).ids
             lengths = view.tokens.lengths.tolist()
             values = items.values if items.lengths is None else items.values.split(items.lengths.tolist())
             parts = zip(values, view.ids.split(lengths), guesses.split(lengths), view.masked.split(lengths), strict=True)

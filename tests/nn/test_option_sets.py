@@ -94,6 +94,25 @@ def test_padding_of_the_dense_encoder_changes_nothing(name):
 
 
 @each_option_set
+@few
+@given(lengths=lengths_strategy, seed=st.integers(0, 1000), share=st.sampled_from([0.0, 0.3, 1.0]))
+def test_the_tokens_that_are_wanted_are_those_of_all(name, lengths, seed, share):
+    encoder = make(name)
+    given = draw(lengths, seed, encoder.num_experts)
+    order = torch.randperm(len(given.tokens))
+    given, wanted = given.of(order), torch.rand(len(order)) < share
+    encoded = run(encoder, given)
+    some = encoder(*given, wanted=wanted)
+    torch.testing.assert_close(some.tokens, encoded.tokens[wanted], **CLOSE)
+    for mine, its in zip(some[1:], encoded[1:], strict=True):
+        assert mine is its is None or torch.allclose(mine, its, atol=2e-5, rtol=1e-4)
+    last = (encoder.depth - 1,)
+    kept, (layer,) = encoder.forward_intermediates(given.tokens, given.sequence, given.coordinates, last, given.expert, wanted)
+    assert len(layer) == len(order)
+    torch.testing.assert_close(kept.tokens, some.tokens, **CLOSE)
+
+
+@each_option_set
 def test_sequences_may_lie_in_any_order(name):
     encoder = make(name)
     given = draw([4, 7, 4, 1], num_experts=encoder.num_experts)
