@@ -38,6 +38,11 @@ def model_card(model: PretrainedModel) -> str:
             f"Weights: `{origin.file}` (sha256 `{origin.sha256}`), {origin.family} in the layout of {origin.layout}, {origin.source}.\n"
             f"Licence of the published weights: {origin.licence}.\n"
         ) + (f"Resampled: {origin.resized}.\n" if origin.resized else "")
+    elif origin.licence:
+        said = (
+            f"Trained on from the weights of `{origin.file}` (sha256 `{origin.sha256}`), {origin.source}.\n"
+            f"Licence of those weights: {origin.licence}.\n"
+        )
     return CARD.format(
         licence=origin.licence.split(" ")[0].lower() if origin.licence else "unknown",
         tags="".join(f", {name}" for name in sorted(settings.embeds)),

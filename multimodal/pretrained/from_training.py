@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,7 +13,7 @@ from torch import nn
 from multimodal.nn import Encoder, PredictionHead
 from multimodal.pretrained.importing import load_exactly
 from multimodal.pretrained.model import PretrainedModel
-from multimodal.pretrained.settings import ModelSettings
+from multimodal.pretrained.settings import ModelSettings, Origin
 from multimodal.recorded import Recorded, settings_of
 
 CONFIG = "config.yaml"
@@ -67,6 +68,7 @@ def model_of(module: nn.Module, modalities: Mapping[str, Any] | None = None) -> 
         heads={name: _settings(head) for name, head in heads.items()},
         transforms={name: found for name, entry in (modalities or {}).items() if (found := _transform(entry))},
         experts={name: cast(Any, modality).expert for name, modality in parts.items() if getattr(modality, "expert", 0)},
+        origin=replace(getattr(encoder, "origin", None) or Origin(), family="", layout=""),  # its family's layouts may not hold it any more
     )
     model = PretrainedModel(settings)
     load_exactly(model.encoder, encoder.state_dict())

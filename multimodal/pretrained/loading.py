@@ -69,7 +69,9 @@ def load_encoder(folder: str) -> Encoder:
     Raises:
         ValueError: the folder holds no such model.
     """
-    encoder: Encoder = saved.load(folder).encoder.train()
+    model = saved.load(folder)
+    encoder: Encoder = model.encoder.train()
+    encoder.origin = model.settings.origin  # type: ignore[assignment]  # licence and source stay with what is made of the weights
     return encoder
 
 

@@ -1,5 +1,6 @@
 """The encoder of a run can be taken away."""
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -11,7 +12,7 @@ from multimodal.cli import main
 from multimodal.masking import RandomMasking
 from multimodal.modality import Modality
 from multimodal.nn import Attention, Encoder, RelativeBias2d
-from multimodal.pretrained import from_pretrained
+from multimodal.pretrained import Origin, from_pretrained, load_encoder
 from multimodal.pretrained.from_training import is_run, model_of, model_of_run
 from multimodal.tokenizers.image import DiscreteVAE, ImageTransform, PatchEmbed
 from multimodal.training import MaskedPretraining
@@ -57,6 +58,19 @@ def test_weights_are_copied_not_shared():
 def test_a_module_without_encoder_is_refused():
     with pytest.raises(ValueError, match="a Linear has no encoder to take away"):
         model_of(torch.nn.Linear(2, 2))
+
+
+def test_the_licence_stays_with_what_is_made_of_the_weights(image_model, tmp_path):
+    origin = Origin("mae", "mae", "CC-BY-NC 4.0 (non-commercial)", "https://github.com/facebookresearch/mae", "mae.pth", "ab" * 32)
+    image_model.settings = replace(image_model.settings, origin=origin)
+    image_model.save_pretrained(tmp_path / "published")
+    module = training_module()
+    module.encoder = load_encoder(str(tmp_path / "published"))
+    model_of(module).save_pretrained(tmp_path / "own")
+    card = (tmp_path / "own" / "README.md").read_text()
+    assert "Licence of those weights: CC-BY-NC 4.0 (non-commercial)" in card
+    assert "license: cc-by-nc" in card
+    assert "ab" * 32 in card
 
 
 CONFIG = """
