@@ -222,7 +222,7 @@ class Encoder(Recorded, nn.Module):
         wanted: Tensor | None,
     ) -> tuple[Tensor, list[Tensor]]:
         packing = Packing.from_sequence(sequence)
-        experts = None if expert is None else Experts.of(packing.pack(expert), packing, self.num_experts)
+        experts = None if expert is None else Experts.of(packing.pack(expert), self.num_experts)
         if experts is not None and len(experts.inverse) < len(tokens):
             raise ValueError(f"experts must be from 0 to {self.num_experts - 1}, got {int(expert.min())} to {int(expert.max())}.")
         self._check_coordinates(coordinates)

@@ -18,6 +18,9 @@ from torch import Tensor
 from multimodal.nn.flex import FlexPlan, flex_plan
 from multimodal.nn.packing import Packing
 
+HIDDEN = -30_000.0
+"""Added to the logits of padding: nothing is left of it after the softmax, also in float16, and a row of padding alone stays finite."""
+
 
 @dataclass(eq=False)  # not frozen: torch.compile reads all of a frozen one, and compiles again where anything differs
 class Experts:
@@ -25,20 +28,17 @@ class Experts:
 
     Args:
         routes: for each expert the packed positions of its tokens, int64.
-        packings: for each expert the packing of its tokens alone, for what is done to tokens one by one.
         inverse: ``(n,)`` int64, for each packed position the place of its token where those of all experts lie end to end.
     """
 
     routes: tuple[Tensor, ...]
-    packings: tuple[Packing, ...]
     inverse: Tensor
 
     @classmethod
-    def of(cls, expert: Int[Tensor, " n"], packing: Packing, num_experts: int) -> Experts:
+    def of(cls, expert: Int[Tensor, " n"], num_experts: int) -> Experts:
         """Route tokens, given the expert of each in packed order."""
         routes = tuple((expert == number).nonzero()[:, 0] for number in range(num_experts))
-        packings = tuple(replace(packing, sequence=packing.sequence[own]) for own in routes)
-        return cls(routes, packings, torch.cat(routes).argsort())
+        return cls(routes, torch.cat(routes).argsort())
 
     def merge(self, parts: Sequence[Tensor]) -> Shaped[Tensor, "n ..."]:
         """Return what was made for each expert's tokens, in packed order."""
@@ -53,8 +53,8 @@ class AttentionPlan:
         packing: how the tokens lie.
         rotate: turns queries and keys ``(n, h, e)`` by their positions; None: no rotary positions.
         places: for each group the coordinates of its tokens, ``(p, l, a)``; -1 at class and register tokens. None: there are none.
-        biases: for each group what is added to the logits, ``(p, h or 1, l or 1, l)``, or None for nothing. It is -inf where a token must
-            not be seen, the window apart.
+        biases: for each group what is added to the logits, ``(p, h or 1, l or 1, l)``, or None for nothing. It is far below zero where a
+            token must not be seen, the window apart.
         window: a token sees those at most this many places away; None: all of its sequence.
         masks: for each group -inf where the window hides one token from another, ``(1, 1, l, l)``, or None where it hides nothing. No
             entries: they are made when asked for.
@@ -109,8 +109,7 @@ class AttentionPlan:
         valid = self.packing.valid
         if valid is None:
             return self
-        hidden = torch.zeros(valid.shape, device=valid.device).masked_fill(~valid, float("-inf"))[:, None, None]
-        hidden = hidden.clamp(min=torch.finfo(torch.float32).min)  # a row of -inf alone would give NaN, and spoil the gradients
+        hidden = torch.zeros(valid.shape, device=valid.device).masked_fill(~valid, HIDDEN)[:, None, None]
         return replace(self, biases=tuple(hidden if old is None else old + hidden for old in self._old_biases()))
 
     def with_window(self, window: int) -> AttentionPlan:

@@ -117,3 +117,25 @@ def test_the_card_tells_licence_and_hash(foreign, tmp_path):
 def test_a_name_that_is_nowhere_says_that_nothing_is_downloaded():
     with pytest.raises(ValueError, match="Nothing is downloaded"):
         from_pretrained("google/vit-base-patch16-224")
+
+
+def test_only_a_name_on_the_hub_is_downloaded(folder, image_model, images, monkeypatch):
+    asked = []
+
+    def snapshot(name, allow_patterns):
+        asked.append(name)
+        assert not any(pattern in ("*", "*.py", "*.pkl") for pattern in allow_patterns)
+        return str(folder)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+    assert torch.equal(from_pretrained("hf-hub:someone/beit")(images), image_model(images))
+    assert asked == ["someone/beit"]
+
+
+def test_a_name_that_the_hub_does_not_have_is_said(monkeypatch):
+    def snapshot(name, allow_patterns):
+        raise OSError("no such thing\nmore lines")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+    with pytest.raises(ValueError, match=r"hf-hub:someone/nothing cannot be downloaded: no such thing$"):
+        from_pretrained("hf-hub:someone/nothing")

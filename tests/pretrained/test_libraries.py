@@ -7,7 +7,10 @@ from transformers import AutoConfig, AutoModel
 
 import multimodal.pretrained.auto_model
 import multimodal.pretrained.timm_models
-from multimodal.pretrained import from_pretrained
+from multimodal.pretrained import ModelSettings, PretrainedModel, from_pretrained
+from multimodal.pretrained.settings import part
+
+from .conftest import randomized
 
 assert multimodal.pretrained.auto_model
 assert multimodal.pretrained.timm_models
@@ -78,3 +81,15 @@ def test_timm_is_told_what_is_wrong(folder):
         timm.create_model("multimodal_model")
     with pytest.raises(ValueError, match="in_chans must be 3"):
         timm.create_model("multimodal_model", folder=folder, in_chans=1)
+
+
+def test_automodel_takes_padded_sequences(tmp_path):
+    embed = part("multimodal.tokenizers.midi.CompoundEmbed", vocab_sizes=[4, 18, 88, 66], field_dim=8)
+    settings = ModelSettings(part("multimodal.nn.Encoder", dim=32, depth=2, num_heads=2), {"midi": embed})
+    own = randomized(PretrainedModel(settings))
+    own.save_pretrained(tmp_path)
+    ids = torch.randint(0, 4, (2, 5, 4), generator=torch.Generator().manual_seed(0))
+    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
+    hidden = AutoModel.from_pretrained(tmp_path)(input_ids=ids, attention_mask=mask).last_hidden_state
+    ragged = own.forward_features(ids[mask.bool()], mask.sum(1))
+    torch.testing.assert_close(hidden[mask.bool()], ragged[mask.bool()])
