@@ -1,12 +1,14 @@
 """The models that are timed compute the same, and ours less where that is claimed."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import masked_image_step
-from benchmarks.masked_image_models import Size, VisibleBeit, make_work
+from benchmarks.masked_image_models import OurBeit, Size, VisibleBeit, make_work
 
 SMALL = Size(dim=128, depth=2, num_heads=2, image=64, vocab=50)
 
@@ -62,9 +64,10 @@ def test_the_head_is_run_on_hidden_patches_only(models, work):
     assert flops["transformers, eager"] - flops["ours"] >= spared
 
 
-def test_an_encoder_of_visible_patches_does_less(models, work):
-    visible = VisibleBeit(SMALL, readout_depth=1)
-    assert flops_of(visible, work) < 0.8 * flops_of(models["ours"], work)
+def test_an_encoder_of_visible_patches_does_less(work):
+    deep = replace(SMALL, depth=6)
+    visible = VisibleBeit(deep, readout_depth=1)
+    assert flops_of(visible, work) < 0.8 * flops_of(OurBeit(deep), work)
     assert all(parameter.grad is not None for name, parameter in visible.named_parameters() if name != "embed.mask_token")
 
 
