@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, cast, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
@@ -303,13 +303,19 @@ class Encoder(Recorded, nn.Module):
         return plan, local if self.local_rotary is None else replace(local, rotate=_rotation(self.local_rotary, coordinates))
 
     def _check_coordinates(self, coordinates: Tensor | None) -> None:
-        bias = next((module for module in self.modules() if isinstance(module, PositionBias)), None)  # those of all layers are alike
+        bias = self._position_bias
         if bias is None:
             return
         if coordinates is None:
             raise ValueError(f"an encoder with a {type(bias).__name__} needs the coordinates of the tokens.")
         if can_be_read(coordinates):
             bias.check(coordinates)
+
+    @property
+    def _position_bias(self) -> PositionBias | None:
+        """The bias of all layers, or of the first: those of the others are alike."""
+        bias = self.bias if self.bias is not None else self.layers(0)[0].attn.position_bias
+        return cast(PositionBias | None, bias)
 
     @cached_property
     def _needs_places(self) -> bool:

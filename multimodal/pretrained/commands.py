@@ -7,8 +7,12 @@ import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+if TYPE_CHECKING:
+    from multimodal.pretrained.model import PretrainedModel
+
+RUN_CONFIG = "config.yaml"
 WORDS = "tokenizer.json"
 PROGRAMS = ("torch-export", "onnx", "onnx-int8")
 
@@ -138,8 +142,31 @@ def _compare(dense: Any, run: Callable[..., Any]) -> str:
     return f"largest difference {float((expected - got).abs().max()):.1e} of {float(expected.abs().max()):.2g}, cosine {float(cosine):.6f}"
 
 
+def is_run(folder: Path) -> bool:
+    """Return whether a folder is that of a run of ``multimodal fit``."""
+    return (folder / RUN_CONFIG).is_file() and (folder / "checkpoints").is_dir()
+
+
+def model_of_run(folder: str | Path) -> PretrainedModel:
+    """Return the encoder of a run with its last weights, the embeddings of its modalities, and its heads.
+
+    Args:
+        folder: of the run, as given to ``fit --run``.
+
+    Raises:
+        ValueError: the folder holds no run of an encoder, or one that cannot be read.
+    """
+    import yaml
+
+    from multimodal.lightning_cli import load_run
+    from multimodal.pretrained.from_training import model_of
+
+    module, _ = load_run(folder)
+    config = yaml.safe_load((Path(folder) / RUN_CONFIG).read_text())
+    return model_of(module, config["model"]["init_args"].get("modalities", {}))
+
+
 def _load(source: str | Path) -> Any:
-    from multimodal.pretrained.from_training import is_run, model_of_run
     from multimodal.pretrained.loading import from_pretrained
 
     return model_of_run(source) if isinstance(source, Path) and is_run(source) else from_pretrained(source)

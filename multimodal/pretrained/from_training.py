@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, cast
 
-import yaml
 from torch import nn
 
 from multimodal.nn import Encoder, PredictionHead
@@ -16,29 +14,7 @@ from multimodal.pretrained.model import PretrainedModel
 from multimodal.pretrained.settings import ModelSettings, Origin
 from multimodal.recorded import Recorded, settings_of
 
-CONFIG = "config.yaml"
 FILLED_IN = ("dim",)
-
-
-def is_run(folder: Path) -> bool:
-    """Return whether a folder is that of a run of ``multimodal fit``."""
-    return (folder / CONFIG).is_file() and (folder / "checkpoints").is_dir()
-
-
-def model_of_run(folder: str | Path) -> PretrainedModel:
-    """Return the encoder of a run with its last weights, the embeddings of its modalities, and its heads.
-
-    Args:
-        folder: of the run, as given to ``fit --run``.
-
-    Raises:
-        ValueError: the folder holds no run of an encoder, or one that cannot be read.
-    """
-    from multimodal.lightning_cli import load_run
-
-    module, _ = load_run(folder)
-    config = yaml.safe_load((Path(folder) / CONFIG).read_text())
-    return model_of(module, config["model"]["init_args"].get("modalities", {}))
 
 
 def model_of(module: nn.Module, modalities: Mapping[str, Any] | None = None) -> PretrainedModel:

@@ -96,14 +96,7 @@ def read_checkpoint(path: str | Path, mapped: bool = False) -> dict[str, Any]:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         raise ValueError(f"{path} is refused: it holds more than tensors and plain values ({_offender(error)}).") from error
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        RuntimeError,
-        EOFError,
-        KeyError,
-        NotImplementedError,
-    ) as error:  # the last: of zip
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, KeyError) as error:  # an unknown compression is a RuntimeError, too
         raise ValueError(f"{path} is no checkpoint, or is damaged: {str(error).splitlines()[0]}") from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise ValueError(f"{path} is no checkpoint of a run: it has no state_dict.")

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
-from multimodal.batch import Item, Sample, collate
+from multimodal.batch import Item, Items, Sample, collate
 from multimodal.modality import Input, MaskedView, Modality
 from multimodal.protocols import Renderer, Tokenizer, Transform
 
@@ -24,15 +24,16 @@ def check_modality(name: str, modality: Modality, dim: int) -> None:
     Raises:
         ValueError: two parts do not fit: what the part that found it says, and the name.
     """
-    example = modality.transform.example()
-    if example is None:
+    items = _example(name, modality)
+    if items is None:
         return
     with _named(name):
-        view = modality.masked_view(collate([Sample("example", {name: example})]).items[name])
+        view = modality.masked_view(items)
         _check_width(modality.embed(view.tokens, view.shown_as_mask), dim)
         _check_ids(view, modality.head.vocab_sizes)
         if modality.renderer is not None:
-            modality.renderer.render(modality.tokenizer, example.values, view.ids, view.ids, view.masked)
+            values = items.values if items.lengths is not None else items.values[0]
+            modality.renderer.render(modality.tokenizer, values, view.ids, view.ids, view.masked)
 
 
 @torch.no_grad()
@@ -45,13 +46,19 @@ def check_input(name: str, modality: Input, dim: int) -> None:
         dim: width of the encoder.
 
     Raises:
-        ValueError: two parts do not fit: what the part that found it says, and the name.
+        ValueError: as ``check_modality``.
     """
-    example = modality.transform.example()
-    if example is None:
+    items = _example(name, modality)
+    if items is None:
         return
     with _named(name):
-        _check_width(modality.plain_tokens(collate([Sample("example", {name: example})]).items[name])[0], dim)
+        _check_width(modality.plain_tokens(items)[0], dim)
+
+
+def _example(name: str, modality: Input) -> Items | None:
+    """Return a batch of the one example of a modality's transform."""
+    example = modality.transform.example()
+    return None if example is None else collate([Sample("example", {name: example})]).items[name]
 
 
 @torch.no_grad()

@@ -13,7 +13,8 @@ from multimodal.masking import RandomMasking
 from multimodal.modality import Modality
 from multimodal.nn import Attention, Encoder, RelativeBias2d
 from multimodal.pretrained import Origin, from_pretrained, load_encoder
-from multimodal.pretrained.from_training import is_run, model_of, model_of_run
+from multimodal.pretrained.commands import is_run, model_of_run
+from multimodal.pretrained.from_training import model_of
 from multimodal.tokenizers.image import DiscreteVAE, ImageTransform, PatchEmbed
 from multimodal.training import MaskedPretraining
 

@@ -15,10 +15,11 @@ from torch import nn
 from multimodal.pretrained.checkpoint import Checkpoint
 from multimodal.pretrained.format import Format, ImportOptions, Part, Shapes, Written, count_layers, heads_of
 from multimodal.pretrained.formats import layers, sound
-from multimodal.pretrained.formats.layers import LayerNames
+from multimodal.pretrained.formats.layers import TrunkSizes
 from multimodal.pretrained.formats.renamed import Renamed
 from multimodal.pretrained.formats.sound import Statistics
 from multimodal.pretrained.formats.vision import (
+    TRANSFORMERS_LAYER,
     activation_of,
     check_settings,
     hidden_act,
@@ -36,27 +37,13 @@ from multimodal.pretrained.settings import ModelSettings, part
 BINS, STRIDE, FRAMES = 128, 10, 1024
 """Of the models trained on AudioSet."""
 PREFIX = "audio_spectrogram_transformer."
-LAYER = LayerNames(
-    query="attention.attention.query",
-    key="attention.attention.key",
-    value="attention.attention.value",
-    proj="attention.output.dense",
-    norm1="layernorm_before",
-    norm2="layernorm_after",
-    fc1="intermediate.dense",
-    fc2="output.dense",
-)
 
 
 @dataclass(frozen=True)
-class Sizes:
+class Sizes(TrunkSizes):
     """What tensors and config of an AST tell.
 
     Args:
-        dim: width.
-        depth: layers.
-        heads: attention heads.
-        hidden: width of the MLP.
         bias: whether queries, keys and values have one.
         activation: of the MLP.
         eps: of the norms.
@@ -68,10 +55,6 @@ class Sizes:
         classes: of the classifier; 0 without.
     """
 
-    dim: int
-    depth: int
-    heads: int
-    hidden: int
     bias: bool
     activation: str
     eps: float
@@ -218,7 +201,7 @@ class TransformersAst(Format):
         tokens = (e + "cls_token", e + "distillation_token")
         entries = first_entries(sizes, e + "patch_embeddings.projection", tokens, e + "position_embeddings")
         bias: layers.Bias = "all" if sizes.bias else "none"
-        entries += layers.separate_layers(sizes.depth, "encoder.blocks.{}", prefix + "encoder.layer.{}", LAYER, bias)
+        entries += layers.separate_layers(sizes.depth, "encoder.blocks.{}", prefix + "encoder.layer.{}", TRANSFORMERS_LAYER, bias)
         entries += pair("encoder.norm", prefix + "layernorm")
         if sizes.classes:
             entries += pair("heads.classes.norm", "classifier.layernorm") + pair("heads.classes.proj", "classifier.dense")

@@ -6,13 +6,15 @@ Source: facebookresearch/AudioMAE ``models_mae.py``, ``models_vit.py``.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
 from multimodal.pretrained.checkpoint import Checkpoint
 from multimodal.pretrained.format import Format, ImportOptions, Part, Shapes, Written, count_layers, heads_of
 from multimodal.pretrained.formats import layers, sound
+from multimodal.pretrained.formats.layers import TrunkSizes
 from multimodal.pretrained.formats.sound import Statistics
 from multimodal.pretrained.formats.vision import check_settings, learned_position, positions, stacked_tokens, without_mask_token
 from multimodal.pretrained.keymap import Entry, KeyMap, pair, same
@@ -24,24 +26,17 @@ BINS = 128
 DECODER = "the decoder of pretraining, which no later use needs"
 
 
-class Sizes(NamedTuple):
+@dataclass(frozen=True)
+class Sizes(TrunkSizes):
     """What the tensors of an AudioMAE tell.
 
     Args:
-        dim: width.
-        depth: layers.
-        heads: attention heads.
-        hidden: width of the MLP.
         patch: frames and bins of a patch.
         grid: places in time and bands.
         classes: of the classifier; 0 without.
         pooled_norm: whether a norm follows the mean of the patches, instead of one after the last layer.
     """
 
-    dim: int
-    depth: int
-    heads: int
-    hidden: int
     patch: int
     grid: tuple[int, int]
     classes: int

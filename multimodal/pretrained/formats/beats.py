@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from multimodal.pretrained.checkpoint import Checkpoint
 from multimodal.pretrained.format import Format, ImportOptions, Part, Shapes, Written, count_layers
 from multimodal.pretrained.formats import layers, sound
-from multimodal.pretrained.formats.layers import LayerNames
+from multimodal.pretrained.formats.layers import LayerNames, TrunkSizes
 from multimodal.pretrained.formats.vision import NO_MASK, check_settings, without_mask_token
 from multimodal.pretrained.keymap import Entry, KeyMap, equal_copies, pair, same, shaped
 from multimodal.pretrained.model import PretrainedModel
@@ -40,14 +40,10 @@ LAYER = LayerNames(
 
 
 @dataclass(frozen=True)
-class Sizes:
+class Sizes(TrunkSizes):
     """What the tensors of a BEATs tell.
 
     Args:
-        dim: width.
-        depth: layers.
-        heads: attention heads.
-        hidden: width of the MLP.
         patch: frames and bins of a patch.
         patch_dim: width of embedded patches.
         buckets: of the relative bias.
@@ -57,10 +53,6 @@ class Sizes:
         classes: of the classifier; 0 without.
     """
 
-    dim: int
-    depth: int
-    heads: int
-    hidden: int
     patch: int
     patch_dim: int
     buckets: int

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from multimodal.pretrained.checkpoint import Checkpoint
 from multimodal.pretrained.format import Format, ImportOptions, Part, Shapes, Written, count_layers, heads_of
 from multimodal.pretrained.formats import layers, vision, words
+from multimodal.pretrained.formats.layers import TrunkSizes
 from multimodal.pretrained.keymap import Entry, KeyMap, joined, pair, same
 from multimodal.pretrained.model import PretrainedModel
 from multimodal.pretrained.settings import ModelSettings, part
@@ -39,14 +40,10 @@ IGNORED = {
 
 
 @dataclass(frozen=True)
-class Sizes:
+class Sizes(TrunkSizes):
     """What the tensors of a BEiT-3 tell.
 
     Args:
-        dim: width.
-        depth: layers.
-        heads: attention heads.
-        hidden: width of the MLP.
         patch: side of a patch, pixels.
         channels: of the images.
         window: patches a side.
@@ -59,10 +56,6 @@ class Sizes:
         statistics: mean and standard deviation of the pixels.
     """
 
-    dim: int
-    depth: int
-    heads: int
-    hidden: int
     patch: int
     channels: int
     window: int

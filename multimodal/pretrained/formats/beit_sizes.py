@@ -8,6 +8,7 @@ from typing import Literal
 
 from multimodal.pretrained.format import ImportOptions
 from multimodal.pretrained.formats import layers, vision
+from multimodal.pretrained.formats.layers import TrunkSizes
 from multimodal.pretrained.keymap import Entry, pair
 from multimodal.pretrained.model import PretrainedModel
 from multimodal.pretrained.settings import ModelSettings, part
@@ -17,14 +18,10 @@ BEFORE_CLASSES = "a norm of the mean patch, which only a classifier uses, and th
 
 
 @dataclass(frozen=True)
-class Sizes:
+class Sizes(TrunkSizes):
     """What the tensors of a BEiT tell.
 
     Args:
-        dim: width.
-        depth: layers.
-        heads: attention heads.
-        hidden: width of the MLP.
         patch: side of a patch, pixels.
         channels: of the images.
         grid: rows and columns of patches.
@@ -40,10 +37,6 @@ class Sizes:
         act: activation of the MLP.
     """
 
-    dim: int
-    depth: int
-    heads: int
-    hidden: int
     patch: int
     channels: int
     grid: tuple[int, int]

@@ -15,7 +15,7 @@ from torch import nn
 from multimodal.pretrained.checkpoint import Checkpoint
 from multimodal.pretrained.format import Format, ImportOptions, Part, Shapes, Written, count_layers
 from multimodal.pretrained.formats import layers, vision, words
-from multimodal.pretrained.formats.layers import LayerNames
+from multimodal.pretrained.formats.layers import LayerNames, TrunkSizes
 from multimodal.pretrained.keymap import Entry, KeyMap, equal_copies, pair, same
 from multimodal.pretrained.model import PretrainedModel
 from multimodal.pretrained.settings import ModelSettings, part
@@ -44,14 +44,10 @@ IGNORED = {
 
 
 @dataclass(frozen=True)
-class Sizes:
+class Sizes(TrunkSizes):
     """What the tensors and the config of a BERT tell.
 
     Args:
-        dim: width.
-        depth: layers.
-        heads: attention heads.
-        hidden: width of the MLP.
         eps: of the norms.
         act: activation of the MLP and of the masked-word head.
         vocab: ids.
@@ -63,10 +59,6 @@ class Sizes:
         classes: of the classifier; 0 without.
     """
 
-    dim: int
-    depth: int
-    heads: int
-    hidden: int
     eps: float
     act: str
     vocab: int

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from multimodal.pretrained.keymap import Entry, joined, pair, same, shaped, stacked
@@ -11,6 +12,23 @@ from multimodal.pretrained.settings import part
 
 Bias = Literal["all", "query_value", "none"]
 NN = "multimodal.nn."
+
+
+@dataclass(frozen=True)
+class TrunkSizes:
+    """What the tensors of every family tell; a family's own ``Sizes`` add to it.
+
+    Args:
+        dim: width.
+        depth: layers.
+        heads: attention heads.
+        hidden: width of the MLP.
+    """
+
+    dim: int
+    depth: int
+    heads: int
+    hidden: int
 
 
 class LayerNames(NamedTuple):

@@ -18,6 +18,7 @@ from multimodal.pretrained.checkpoint import Checkpoint
 from multimodal.pretrained.format import Format, ImportOptions, Part, Shapes, Written, count_layers
 from multimodal.pretrained.formats import bert, layers, vision
 from multimodal.pretrained.formats.bert import EPS, TYPES
+from multimodal.pretrained.formats.layers import TrunkSizes
 from multimodal.pretrained.keymap import Entry, KeyMap, pair, same
 from multimodal.pretrained.model import PretrainedModel
 from multimodal.pretrained.settings import ModelSettings, part
@@ -41,14 +42,10 @@ IGNORED = {
 
 
 @dataclass(frozen=True)
-class Sizes:
+class Sizes(TrunkSizes):
     """What the tensors tell.
 
     Args:
-        dim: width.
-        depth: layers.
-        heads: attention heads.
-        hidden: width of the MLP.
         vocabs: ids of each field.
         field_dim: width of a field's embedding.
         max_length: notes of a sequence.
@@ -56,10 +53,6 @@ class Sizes:
         predicts: whether there is a masked-note head.
     """
 
-    dim: int
-    depth: int
-    heads: int
-    hidden: int
     vocabs: tuple[int, ...]
     field_dim: int
     max_length: int

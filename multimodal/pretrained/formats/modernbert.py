@@ -15,6 +15,7 @@ from torch import nn
 from multimodal.pretrained.checkpoint import Checkpoint
 from multimodal.pretrained.format import Format, ImportOptions, Part, Shapes, Written, count_layers
 from multimodal.pretrained.formats import layers, vision, words
+from multimodal.pretrained.formats.layers import TrunkSizes
 from multimodal.pretrained.keymap import Entry, KeyMap, equal_copies, pair, same
 from multimodal.pretrained.model import PretrainedModel
 from multimodal.pretrained.settings import ModelSettings, part
@@ -28,14 +29,11 @@ IGNORED = {"*inv_freq": "rotary frequencies, which are computed"}
 
 
 @dataclass(frozen=True)
-class Sizes:
+class Sizes(TrunkSizes):
     """What the tensors and the config of a ModernBERT tell.
 
     Args:
-        dim: width.
-        depth: layers.
-        heads: attention heads.
-        hidden: width of the MLP after its gate.
+        hidden: width of the MLP, after its gate.
         eps: of the norms.
         act: activation of the MLP.
         vocab: ids.
@@ -51,10 +49,6 @@ class Sizes:
         pool: our name of the classifier's pooling.
     """
 
-    dim: int
-    depth: int
-    heads: int
-    hidden: int
     eps: float
     act: str
     vocab: int

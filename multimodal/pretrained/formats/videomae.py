@@ -16,6 +16,7 @@ from torch import nn
 from multimodal.pretrained.checkpoint import Checkpoint
 from multimodal.pretrained.format import Format, ImportOptions, Part, Shapes, Written, count_layers, heads_of
 from multimodal.pretrained.formats import layers, vision
+from multimodal.pretrained.formats.layers import TrunkSizes
 from multimodal.pretrained.formats.renamed import Renamed
 from multimodal.pretrained.keymap import Entry, KeyMap, pair, shaped, stacked
 from multimodal.pretrained.model import PretrainedModel
@@ -26,14 +27,10 @@ DECODER = "the decoder of the pretraining, that no later use needs"
 
 
 @dataclass(frozen=True)
-class Sizes:
+class Sizes(TrunkSizes):
     """What the tensors of a VideoMAE tell, and what the user says.
 
     Args:
-        dim: width.
-        depth: layers.
-        heads: attention heads.
-        hidden: width of the MLP.
         cube: channels, frames, height and width of a cube, pixels.
         frames: of a clip.
         size: side of a frame, pixels.
@@ -46,10 +43,6 @@ class Sizes:
         labels: names of the classes.
     """
 
-    dim: int
-    depth: int
-    heads: int
-    hidden: int
     cube: tuple[int, int, int, int]
     frames: int
     size: int

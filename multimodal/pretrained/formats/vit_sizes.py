@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from multimodal.pretrained.formats import layers, vision
-from multimodal.pretrained.formats.layers import Bias
+from multimodal.pretrained.formats.layers import Bias, TrunkSizes
 from multimodal.pretrained.keymap import Entry, pair
 from multimodal.pretrained.model import PretrainedModel
 from multimodal.pretrained.settings import ModelSettings, part
@@ -15,14 +15,10 @@ Head = Literal["", "class", "mean", "normed_mean", "distilled"]
 
 
 @dataclass(frozen=True)
-class Sizes:
+class Sizes(TrunkSizes):
     """What the tensors of a ViT tell.
 
     Args:
-        dim: width.
-        depth: layers.
-        heads: attention heads.
-        hidden: width of the MLP.
         patch: side of a patch, pixels.
         channels: of the images.
         grid: rows and columns of patches.
@@ -41,10 +37,6 @@ class Sizes:
         labels: names of the classes.
     """
 
-    dim: int
-    depth: int
-    heads: int
-    hidden: int
     patch: int
     channels: int
     grid: tuple[int, int]

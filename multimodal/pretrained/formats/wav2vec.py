@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from torch import nn
 
 from multimodal.pretrained.checkpoint import Checkpoint
 from multimodal.pretrained.format import Format, ImportOptions, Part, Shapes, Written, count_layers, heads_of
 from multimodal.pretrained.formats import layers, sound
-from multimodal.pretrained.formats.layers import LayerNames
+from multimodal.pretrained.formats.layers import LayerNames, TrunkSizes
 from multimodal.pretrained.formats.renamed import Renamed, Rules
 from multimodal.pretrained.formats.vision import activation_of, check_settings, has_mask_token, hidden_act, without_mask_token
 from multimodal.pretrained.keymap import Entry, KeyMap, pair, same
@@ -47,14 +48,11 @@ OLD_TO_NEW: Rules = (
 """The way back."""
 
 
-class Sizes(NamedTuple):
+@dataclass(frozen=True)
+class Sizes(TrunkSizes):
     """What tensors and config of a speech encoder tell.
 
     Args:
-        dim: width.
-        depth: layers.
-        heads: attention heads.
-        hidden: width of the MLP.
         activation: of the MLP.
         eps: of the norms.
         channels: of each convolution over the waveform.
@@ -68,10 +66,6 @@ class Sizes(NamedTuple):
         vocab: characters of the CTC head; 0 without.
     """
 
-    dim: int
-    depth: int
-    heads: int
-    hidden: int
     activation: str
     eps: float
     channels: tuple[int, ...]
