@@ -1,11 +1,15 @@
 """The three top-level folders import under one name each, hide nobody else's package, and no shared code names a modality."""
 
 import ast
+import builtins
+import dis
 import importlib
 import inspect
 import subprocess
+import symtable
 import sys
 from pathlib import Path
+from types import CodeType
 
 import pytest
 import yaml
@@ -133,3 +137,25 @@ def test_recipes_name_only_what_imports(path):
         parameters = inspect.signature(target).parameters
         unknown = set(settings) - set(parameters)
         assert not unknown or any(p.kind is p.VAR_KEYWORD for p in parameters.values()), f"{class_path} has no {unknown}"
+
+
+def globals_used(code: CodeType) -> set[str]:
+    own = {instruction.argval for instruction in dis.get_instructions(code) if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+    return own.union(*(globals_used(inner) for inner in code.co_consts if isinstance(inner, CodeType)))
+
+
+def test_every_name_that_code_uses_is_defined():
+    """Ruff cannot tell: names in jaxtyping's annotations are none, so that its check for undefined ones is off."""
+    known = {*dir(builtins), "__file__", "__name__", "__path__", "__module__", "__qualname__", "__annotations__"}
+    missing = []
+    for path in sorted(path for folder in ("multimodal", "tokenizers", "datamodules") for path in (ROOT / folder).rglob("*.py")):
+        source = path.read_text(encoding="utf-8")
+        tables = [symtable.symtable(source, str(path), "exec")]
+        defined = set()
+        while tables:  # names of class bodies count too: they are loaded like global ones
+            table = tables.pop()
+            tables += table.get_children()
+            if table.get_type() in ("module", "class"):
+                defined |= {symbol.get_name() for symbol in table.get_symbols() if symbol.is_assigned() or symbol.is_imported()}
+        missing += [f"{path.relative_to(ROOT)}: {name}" for name in globals_used(compile(source, str(path), "exec")) - defined - known]
+    assert not missing

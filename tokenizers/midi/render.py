@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from multimodal.protocols import Renderer
+from multimodal.protocols import Renderer, Tokenizer
 from multimodal.tokenizers.midi.compound import BAR, BAR_TICKS
 from multimodal.tokenizers.midi.notes import Column
 

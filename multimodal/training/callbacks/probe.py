@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from multimodal.training.probing import probe
+from multimodal.training.sharding import is_sharded
 
 FILE = "probe.csv"
 COLUMNS = ("step", "modality", "layer", "method", "labels_per_class", "accuracy", "std", "draws")
