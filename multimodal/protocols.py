@@ -131,6 +131,23 @@ class Tokenizer(nn.Module, ABC):
         """Return a hash (hex) of class, settings and weights: tokenizers with equal fingerprints give equal ids."""
 
 
+class Teacher(nn.Module, ABC):
+    """A frozen model whose features of the tokens of an item are to be predicted, or to be turned into codes."""
+
+    @property
+    @abstractmethod
+    def dim(self) -> int:
+        """Width of the features."""
+
+    @abstractmethod
+    def forward(self, values: Tensor) -> Tensor:
+        """Return the features ``(n, dim)`` float32 of the tokens of all items end to end, without gradients.
+
+        Args:
+            values: ``(items, ...)``, as a transform makes them.
+        """
+
+
 class Embed(Recorded, nn.Module, ABC):
     """How a modality enters the encoder. Its constructor takes the width first, and settings that are plain or build a part.
 
