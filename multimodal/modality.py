@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from multimodal.batch import Items
 from multimodal.masking import MaskReplaceKeep
-from multimodal.nn.prediction import PredictionHead
-from multimodal.protocols import Corruption, Embed, Masking, Renderer, Tokenizer, Tokens, Transform
+from multimodal.nn import Decoder, PredictionHead, RegressionHead, TokenHead
+from multimodal.protocols import Corruption, Embed, Masking, Renderer, Target, Tokenizer, Tokens, Transform
 
 
 @dataclass(frozen=True)
@@ -22,18 +22,20 @@ class MaskedView:
     """The items of one modality, cut into tokens and partly hidden.
 
     Args:
-        tokens: the tokens as the encoder is shown them.
-        ids: ``(n,)`` or ``(n, k)`` int64, the true ids.
-        masked: ``(n,)`` bool, True where the ids are to be predicted.
+        tokens: all tokens, as they are shown.
+        targets: ``(n, ...)``, what is to be predicted of each: ids or vectors.
+        masked: ``(n,)`` bool, True where that is to be predicted.
         shown_as_mask: ``(n,)`` bool, True where the encoder sees the mask.
-        sample: ``(n,)`` int64, the sample of each token.
+        visible: ``(n,)`` bool, True at the tokens that the encoder gets; None: it gets all.
+        sequence: ``(n,)`` int64, the sequence of each token: the number of its sample, or that of a group of mixed items.
     """
 
     tokens: Tokens
-    ids: Tensor
+    targets: Tensor
     masked: Tensor
     shown_as_mask: Tensor
-    sample: Tensor
+    visible: Tensor | None
+    sequence: Tensor
 
 
 class Input(nn.Module):
@@ -72,13 +74,16 @@ class Modality(Input):
         masking: which tokens to hide.
         corruption: what is shown at hidden tokens; None: always the mask.
         tokenizer: gives the target ids, and is kept frozen; None where the transform's own tokenizer makes the values ids already.
-        head: builds the prediction head from the width and the tokenizer's vocabulary sizes, or is one.
+        target: what is predicted instead of a tokenizer's ids (``multimodal.objectives``: values, features of a teacher, places).
+        decoder: builds what makes hidden tokens of visible ones from the encoder's width; needed where hidden tokens are dropped.
+        head: builds the prediction head from the width and the sizes of the target, or is one; None: ``PredictionHead`` for ids,
+            ``RegressionHead`` for vectors.
         weight: weight of one predicted token of this modality in the loss.
         renderer: draws pictures for logs and reports; None: no pictures.
         expert: the weights of a multiway encoder that its tokens go through, from 0; 0 for other encoders.
 
     Raises:
-        ValueError: a weight that is not positive, or vocabularies of embedding, tokenizer and head that do not agree.
+        ValueError: a weight that is not positive, a tokenizer beside a target, or vocabularies that do not agree.
     """
 
     def __init__(
@@ -89,7 +94,9 @@ class Modality(Input):
         masking: Masking,
         corruption: Corruption | None = None,
         tokenizer: Tokenizer | None = None,
-        head: Callable[[int, Sequence[int]], PredictionHead] | PredictionHead = PredictionHead,
+        target: Target | None = None,
+        decoder: Callable[[int], Decoder] | None = None,
+        head: Callable[[int, Sequence[int]], TokenHead] | TokenHead | None = None,
         weight: float = 1.0,
         renderer: Renderer | None = None,
         expert: int = 0,
@@ -97,49 +104,89 @@ class Modality(Input):
         super().__init__(dim, transform, embed, expert)
         if weight <= 0:
             raise ValueError(f"weight must be positive, got {weight}; leave a modality out to not train on it.")
+        if tokenizer is not None and target is not None:
+            raise ValueError("a modality has a tokenizer, whose ids are predicted, or another target, not both.")
         self.masking, self.weight, self.renderer = masking, weight, renderer
         self.corruption = corruption or MaskReplaceKeep(mask=1.0, replace=0.0)
-        self.values_are_ids = tokenizer is None
-        self.tokenizer = (tokenizer or _tokenizer_of(transform)).requires_grad_(False).eval()
-        sizes = getattr(self.embed, "vocab_sizes", self.tokenizer.vocab_sizes)
-        if self.values_are_ids and tuple(sizes) != self.tokenizer.vocab_sizes:
-            raise ValueError(f"the embedding has vocab_sizes {tuple(sizes)}: set them to its tokenizer's, {self.tokenizer.vocab_sizes}.")
-        self.head = head if isinstance(head, PredictionHead) else head(dim, self.tokenizer.vocab_sizes)
+        self.values_are_ids = tokenizer is None and target is None
+        self.tokenizer = (tokenizer or _tokenizer_of(transform)).requires_grad_(False).eval() if target is None else None
+        self.target = target
+        sizes = target.sizes(self.embed) if target is not None else self._vocab_sizes()
+        self.decoder = decoder(dim) if decoder else None
+        width = dim if self.decoder is None else self.decoder.width
+        make = head or (PredictionHead if self.field_names else RegressionHead)
+        self.head = make if isinstance(make, TokenHead) else make(width, sizes)
+
+    def _vocab_sizes(self) -> tuple[int, ...]:
+        assert self.tokenizer is not None
+        sizes = tuple(getattr(self.embed, "vocab_sizes", self.tokenizer.vocab_sizes))
+        if self.values_are_ids and sizes != self.tokenizer.vocab_sizes:
+            raise ValueError(f"the embedding has vocab_sizes {sizes}: set them to its tokenizer's, {self.tokenizer.vocab_sizes}.")
+        return self.tokenizer.vocab_sizes
+
+    @property
+    def field_names(self) -> tuple[str, ...]:
+        """A name for each field of the ids that are predicted; nothing where vectors are."""
+        return self.target.field_names if self.tokenizer is None else self.tokenizer.field_names
 
     def train(self, mode: bool = True) -> Modality:
         """Set the mode of all parts but the tokenizer, which stays frozen."""
         super().train(mode)
-        self.tokenizer.eval()
+        if self.tokenizer is not None:
+            self.tokenizer.eval()
         return self
 
     @torch.no_grad()
     def ids(self, items: Items) -> Tensor:
         """Return the true ids of all tokens, ``(n,)`` or ``(n, k)``: those that the items bring, else the tokenizer's."""
+        assert self.tokenizer is not None
         if items.ids is not None:
             return items.ids
         values = items.values if items.tokenizer_values is None else items.tokenizer_values
         return values if self.values_are_ids else self.tokenizer.encode(values)
 
+    @torch.no_grad()
+    def targets(self, items: Items, tokens: Tokens) -> Tensor:
+        """Return what is to be predicted of all tokens: ids, or vectors ``(n, size)``.
+
+        Raises:
+            ValueError: it is not there for as many tokens as the embedding gives.
+        """
+        found = self.ids(items) if self.tokenizer is not None else self.target(items, tokens)
+        if len(found) != len(tokens.inputs):
+            source = type(self.tokenizer or self.target).__name__ + ("" if items.ids is None else " (as stored)")
+            raise ValueError(
+                f"{source} gives {len(found)} {'targets' if self.tokenizer is None else 'ids'} where {type(self.embed).__name__} gives {len(tokens.inputs)} tokens for "
+                f"{len(items)} items: match the tokenizer's or teacher's view and stride with the patch size."
+            )
+        return found
+
     def masked_view(self, items: Items) -> MaskedView:
         """Cut items into tokens and hide some, as a function of the items' seeds.
 
         Raises:
-            ValueError: the tokenizer and the embedding do not give the same number of tokens.
+            ValueError: as ``targets``; or hidden tokens are dropped, and there is no decoder.
         """
-        tokens, ids = self.embed.tokens(items.values, items.lengths), self.ids(items)
-        if len(ids) != len(tokens.inputs):
-            stored = "" if items.ids is None else " (as stored)"
-            raise ValueError(
-                f"{type(self.tokenizer).__name__}{stored} gives {len(ids)} ids where {type(self.embed).__name__} gives "
-                f"{len(tokens.inputs)} tokens for {len(items)} items: match the tokenizer's view and stride with the patch size."
-            )
+        tokens = self.embed.tokens(items.values, items.lengths)
+        targets = self.targets(items, tokens)
         masked = self.masking(tokens, items.seed)
-        shown, shown_as_mask = self.corruption(self.embed, tokens, masked, items.seed)
-        return MaskedView(shown, ids, masked, shown_as_mask, items.sample[tokens.item])
+        shown, as_mask, visible = self.corruption(self.embed, tokens, masked, items.seed)
+        if visible is not None and self.decoder is None:
+            raise ValueError(f"{type(self.corruption).__name__} keeps hidden tokens from the encoder: set a decoder, which predicts them.")
+        return MaskedView(shown, targets, masked, as_mask, visible, self._sequence(items)[tokens.item])
+
+    def _sequence(self, items: Items) -> Tensor:
+        """Return the sequence of each item."""
+        mixed = self.masking.num_mixed
+        if mixed == 1:
+            return items.sample
+        if len(items.sample.unique()) < len(items):
+            raise ValueError(f"{type(self.masking).__name__} mixes samples of one item each; these have several.")
+        return torch.arange(len(items), device=items.sample.device) // mixed
 
 
 def _tokenizer_of(transform: Transform) -> Tokenizer:
     tokenizer = getattr(transform, "tokenizer", None)
     if not isinstance(tokenizer, Tokenizer):
-        raise ValueError(f"{type(transform).__name__} has no tokenizer of its own: give the modality a tokenizer.")
+        raise ValueError(f"{type(transform).__name__} has no tokenizer of its own: give the modality a tokenizer, or another target.")
     return tokenizer

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from multimodal.batch import Batch, Item
+from multimodal.batch import Batch, Item, Items
 from multimodal.recorded import Recorded
 
 
@@ -26,12 +26,14 @@ class Tokens:
         lengths: ``(items,)`` int64, tokens of each item.
         coordinates: ``(n, axes)`` where each token lies: row and column of a patch, index of a note.
         grid: (rows, columns, ...) where every item is a full grid in row-major order; None where items are sequences.
+        unplaced: ``(n,)`` bool, True at tokens whose place is not shown; their coordinates are -1. None: all places are.
     """
 
     inputs: Tensor
     lengths: Tensor
     coordinates: Tensor
     grid: tuple[int, ...] | None = None
+    unplaced: Tensor | None = None
 
     @property
     def item(self) -> Tensor:
@@ -62,6 +64,16 @@ class Tokens:
     def with_inputs(self, inputs: Tensor) -> Tokens:
         """Return the same tokens with other inputs."""
         return replace(self, inputs=inputs)
+
+    def without_places(self, unplaced: Tensor) -> Tokens:
+        """Return the same tokens, some of them without their places. ``unplaced``: ``(n,)`` bool, True at these."""
+        return replace(self, coordinates=self.coordinates.masked_fill(unplaced[:, None], -1), unplaced=unplaced)
+
+    def select(self, kept: Tensor) -> Tokens:
+        """Return some of the tokens, in their order. ``kept``: ``(n,)`` bool, True at these."""
+        lengths = torch.zeros_like(self.lengths).index_add_(0, self.item, kept.to(self.lengths.dtype))
+        unplaced = None if self.unplaced is None else self.unplaced[kept]
+        return Tokens(self.inputs[kept], lengths, self.coordinates[kept], unplaced=unplaced)
 
 
 class Moments(NamedTuple):
@@ -109,6 +121,33 @@ class Transform(ABC):
         return None
 
 
+class LabelledTransform(Transform):
+    """A transform that reads a second file too, which says the class of every place of an item (each pixel of an image)."""
+
+    label_extensions: tuple[str, ...]
+    """Names of the shard fields that hold the labels; the first that a sample has is read."""
+
+    @abstractmethod
+    def decode_labels(self, data: bytes) -> Any:
+        """Return the decoded labels.
+
+        Raises:
+            ValueError: as ``decode``.
+        """
+
+    @abstractmethod
+    def labelled(self, decoded: Any, labels: Any | None, generator: torch.Generator, train: bool) -> Item:
+        """Return the item with the labels of the same view; all -1 where the sample has none (``labels`` None).
+
+        Raises:
+            ValueError: the labels do not fit the item.
+        """
+
+    def __call__(self, decoded: Any, generator: torch.Generator, train: bool) -> Item:
+        """Return the item of a sample without labels."""
+        return self.labelled(decoded, None, generator, train)
+
+
 class Tokenizer(nn.Module, ABC):
     """Values <-> ids of a finite vocabulary. A token has one id, or one id for each of several fields."""
 
@@ -129,6 +168,44 @@ class Tokenizer(nn.Module, ABC):
     @abstractmethod
     def fingerprint(self) -> str:
         """Return a hash (hex) of class, settings and weights: tokenizers with equal fingerprints give equal ids."""
+
+
+class Target(nn.Module, ABC):
+    """What is to be predicted of a hidden token: ids, or a vector."""
+
+    @property
+    def field_names(self) -> tuple[str, ...]:
+        """A name for each field of ids; nothing for vectors."""
+        return ()
+
+    @abstractmethod
+    def sizes(self, embed: Embed) -> tuple[int, ...]:
+        """Return the number of ids of each field; for vectors their width, alone.
+
+        Args:
+            embed: how the modality enters the encoder.
+        """
+
+    @abstractmethod
+    def forward(self, items: Items, tokens: Tokens) -> Tensor:
+        """Return the ids ``(n,)`` or ``(n, k)`` int64, or the vectors ``(n, size)`` float32, of all tokens, without gradients.
+
+        Args:
+            items: as the data module made them.
+            tokens: of the items, as they are before any is hidden.
+        """
+
+    def restored(self, inputs: Tensor, vectors: Tensor) -> Tensor:
+        """Return predicted vectors as values of tokens.
+
+        Args:
+            inputs: ``(n, size)``, the true values.
+            vectors: ``(n, size)``.
+
+        Raises:
+            ValueError: what is predicted are no values.
+        """
+        raise ValueError(f"what a {type(self).__name__} asks for are no values of tokens, which could be drawn.")
 
 
 class Teacher(nn.Module, ABC):
@@ -159,6 +236,15 @@ class Embed(Recorded, nn.Module, ABC):
     def tokens(self, values: Tensor, lengths: Tensor | None) -> Tokens:
         """Return the tokens of items laid out like ``Items.values`` and ``Items.lengths``."""
 
+    @property
+    def input_size(self) -> int:
+        """How many numbers the inputs of one token are.
+
+        Raises:
+            ValueError: its tokens are no vectors of numbers.
+        """
+        raise ValueError(f"the tokens of a {type(self).__name__} are no vectors of numbers, which could be predicted.")
+
     @abstractmethod
     def forward(self, tokens: Tokens, shown_as_mask: Tensor | None = None) -> Tensor:
         """Return ``(n, d)``; tokens where ``shown_as_mask`` (``(n,)`` bool) is True appear as the mask, with their position."""
@@ -180,6 +266,9 @@ class Embed(Recorded, nn.Module, ABC):
 class Masking(ABC):
     """Which tokens to hide and predict."""
 
+    num_mixed: int = 1
+    """So many items in a row are encoded as one sequence (MixedAE)."""
+
     @abstractmethod
     def __call__(self, tokens: Tokens, seed: Tensor) -> Tensor:
         """Return ``(n,)`` bool, True where a token is hidden.
@@ -188,12 +277,26 @@ class Masking(ABC):
         """
 
 
+class Shown(NamedTuple):
+    """What the encoder sees of tokens.
+
+    Args:
+        tokens: all of them, with replaced inputs or without places where these are not to be seen.
+        as_mask: ``(n,)`` bool, True where the mask is shown.
+        visible: ``(n,)`` bool, True at the tokens that the encoder gets at all; None: it gets all.
+    """
+
+    tokens: Tokens
+    as_mask: Tensor
+    visible: Tensor | None = None
+
+
 class Corruption(ABC):
     """What the encoder sees at the hidden positions."""
 
     @abstractmethod
-    def __call__(self, embed: Embed, tokens: Tokens, masked: Tensor, seed: Tensor) -> tuple[Tokens, Tensor]:
-        """Return the tokens with replaced inputs, and ``(n,)`` bool, True where the mask is shown."""
+    def __call__(self, embed: Embed, tokens: Tokens, masked: Tensor, seed: Tensor) -> Shown:
+        """Return what is shown where ``masked`` (``(n,)`` bool); ``seed``: ``(items,)`` int64."""
 
 
 class Renderer(ABC):
@@ -203,14 +306,14 @@ class Renderer(ABC):
     """Names of the pictures, from left to right: the item first; last, where ids can be decoded, what the true ids keep of it."""
 
     @abstractmethod
-    def render(self, tokenizer: Tokenizer, values: Tensor, ids: Tensor, predicted: Tensor, masked: Tensor) -> Mapping[str, Tensor]:
+    def render(self, tokenizer: Tokenizer | Target, values: Tensor, ids: Tensor, predicted: Tensor, masked: Tensor) -> Mapping[str, Tensor]:
         """Return column name -> ``(3, height, width)`` uint8. All tensors lie where the tokenizer's weights do.
 
         Args:
-            tokenizer: decodes ids where it can.
+            tokenizer: decodes ids where it can; or the target that is predicted instead of a tokenizer's ids.
             values: the encoder's view of the item, as in ``Items.values``.
-            ids: ``(n,)`` or ``(n, k)``, the true ids.
-            predicted: like ``ids``: the true ids with the predictions at the masked positions.
+            ids: ``(n,)`` or ``(n, k)``, the true ids; ``(n, size)``, the true vectors.
+            predicted: like ``ids``: the true ones with the predictions at the masked positions.
             masked: ``(n,)`` bool.
         """
 

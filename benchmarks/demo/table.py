@@ -85,7 +85,7 @@ def masked_rows(name: str, modality: Modality, data: ShardDataModule, scores: di
 def _tokens(name: str, modality: Modality, data: ShardDataModule, split: str) -> tuple[np.ndarray, list[np.ndarray], np.ndarray]:
     """Return the ids of a split, the neighbours of each token, and which are hidden when the split is tested."""
     views = [modality.masked_view(batch.items[name]) for batch in data.evaluation_dataloader(split) if name in batch.items]
-    ids = torch.cat([view.ids for view in views]).numpy()
+    ids = torch.cat([view.targets for view in views]).numpy()
     lengths = torch.cat([view.tokens.lengths for view in views]).numpy()
     grid = views[0].tokens.grid
     neighbours = sequence_neighbours(lengths) if grid is None else grid_neighbours(len(lengths), *grid)

@@ -1,8 +1,19 @@
 """Where to predict, and what is shown there."""
 
 from multimodal.masking.blockwise import BlockwiseMasking
-from multimodal.masking.corruption import MaskReplaceKeep
+from multimodal.masking.corruption import Drop, HidePlaces, MaskReplaceKeep
+from multimodal.masking.inverse_block import InverseBlockMasking
+from multimodal.masking.mixed import MixedMasking
 from multimodal.masking.random import RandomMasking
 from multimodal.masking.tube import TubeMasking
 
-__all__ = ["BlockwiseMasking", "MaskReplaceKeep", "RandomMasking", "TubeMasking"]
+__all__ = [
+    "BlockwiseMasking",
+    "Drop",
+    "HidePlaces",
+    "InverseBlockMasking",
+    "MaskReplaceKeep",
+    "MixedMasking",
+    "RandomMasking",
+    "TubeMasking",
+]

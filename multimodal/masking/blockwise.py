@@ -26,16 +26,17 @@ class BlockwiseMasking(Masking):
         mask_ratio: share of the grid to hide at most, in (0, 1). BEiT hides 75 of 196 patches.
         min_block: smallest area drawn for a rectangle, in tokens (when more than that is left to hide).
         min_aspect: smallest height / width; the largest is its inverse.
+        exact: fill items that hide fewer than the target up with single tokens, drawn uniformly (BEiT v2, https://arxiv.org/abs/2208.06366).
     """
 
-    def __init__(self, mask_ratio: float = 75 / 196, min_block: int = 16, min_aspect: float = 0.3) -> None:
+    def __init__(self, mask_ratio: float = 75 / 196, min_block: int = 16, min_aspect: float = 0.3, exact: bool = False) -> None:
         if not 0 < mask_ratio < 1:
             raise ValueError(f"mask_ratio must be in (0, 1), got {mask_ratio}.")
         if not 0 < min_aspect <= 1:
             raise ValueError(f"min_aspect must be in (0, 1], got {min_aspect}.")
         if min_block < 1:
             raise ValueError(f"min_block must be at least 1, got {min_block}.")
-        self.mask_ratio, self.min_block, self.min_aspect = mask_ratio, min_block, min_aspect
+        self.mask_ratio, self.min_block, self.min_aspect, self.exact = mask_ratio, min_block, min_aspect, exact
 
     def __call__(self, tokens: Tokens, seed: Int[Tensor, " b"]) -> Bool[Tensor, " n"]:
         """Return True where a token is hidden.
@@ -59,7 +60,7 @@ class BlockwiseMasking(Masking):
             remaining = target - masked.sum((1, 2))
             active = (remaining > 0) & (refused < MAX_ATTEMPTS)
             if not active.any():
-                return masked
+                return self._fill(masked, remaining, seed) if self.exact else masked
             top, left, high, wide = self._rectangles(seed, step, remaining, height, width)
             box = ((rows >= top) & (rows < top + high)) & ((columns >= left) & (columns < left + wide))
             new = (box & ~masked).sum((1, 2))
@@ -68,6 +69,13 @@ class BlockwiseMasking(Masking):
             masked |= box & accepted[:, None, None]
             refused = torch.where(accepted, 0, refused + active)
             step += 1
+
+    def _fill(self, masked: Tensor, missing: Tensor, seed: Tensor) -> Tensor:
+        """Hide ``missing`` (``(b,)``) more tokens of each item."""
+        flat = masked.flatten(1)
+        place = torch.arange(flat.shape[1], device=seed.device).expand_as(flat)
+        noise = uniform(seed[:, None].expand_as(flat), place, stream=4).masked_fill(flat, 2.0)  # what is hidden comes last
+        return (flat | (noise.argsort(1).argsort(1) < missing[:, None])).view_as(masked)
 
     def _rectangles(self, seed: Tensor, step: int, remaining: Tensor, height: int, width: int) -> list[Tensor]:
         """Return top, left, height and width, each ``(b, 1, 1)``, of one candidate for each item."""

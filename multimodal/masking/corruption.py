@@ -5,7 +5,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from multimodal.masking.noise import uniform
-from multimodal.protocols import Corruption, Embed, Tokens
+from multimodal.protocols import Corruption, Embed, Shown, Tokens
 
 
 class MaskReplaceKeep(Corruption):
@@ -21,18 +21,35 @@ class MaskReplaceKeep(Corruption):
             raise ValueError(f"mask and replace must be shares that sum to at most 1, got {mask} and {replace}.")
         self.mask, self.replace = mask, replace
 
-    def __call__(
-        self, embed: Embed, tokens: Tokens, masked: Bool[Tensor, " n"], seed: Int[Tensor, " items"]
-    ) -> tuple[Tokens, Bool[Tensor, " n"]]:
+    def __call__(self, embed: Embed, tokens: Tokens, masked: Bool[Tensor, " n"], seed: Int[Tensor, " items"]) -> Shown:
         """Return the tokens as shown, and True where the mask is shown."""
         if self.mask == 1:
-            return tokens, masked
+            return Shown(tokens, masked)
         item, position = tokens.item, tokens.position
         action = uniform(seed[item], position, stream=2)
         shown_as_mask = masked & (action < self.mask)
         if self.replace == 0:
-            return tokens, shown_as_mask
+            return Shown(tokens, shown_as_mask)
         replaced = masked & (action >= self.mask) & (action < self.mask + self.replace)
         random = embed.random_inputs(tokens, uniform(seed[item], position, stream=3))
         where = replaced.view(-1, *[1] * (tokens.inputs.ndim - 1))
-        return tokens.with_inputs(torch.where(where, random, tokens.inputs)), shown_as_mask
+        return Shown(tokens.with_inputs(torch.where(where, random, tokens.inputs)), shown_as_mask)
+
+
+class Drop(Corruption):
+    """Leave hidden tokens out: the encoder works on the visible ones alone, and a decoder predicts (MAE, https://arxiv.org/abs/2111.06377)."""
+
+    def __call__(self, embed: Embed, tokens: Tokens, masked: Bool[Tensor, " n"], seed: Int[Tensor, " items"]) -> Shown:
+        """Return the tokens, and True at the visible ones."""
+        return Shown(tokens, torch.zeros_like(masked), visible=~masked)
+
+
+class HidePlaces(Corruption):
+    """Show a token but not its place, which can then be predicted (MP3, https://arxiv.org/abs/2207.07611; DropPos, arXiv 2309.03576).
+
+    Added positions are left out, relative ones count the token as one without a place, like the class token.
+    """
+
+    def __call__(self, embed: Embed, tokens: Tokens, masked: Bool[Tensor, " n"], seed: Int[Tensor, " items"]) -> Shown:
+        """Return the tokens, the hidden ones without their places."""
+        return Shown(tokens.without_places(masked), torch.zeros_like(masked))

@@ -4,7 +4,9 @@ from multimodal.nn.attention import Attention
 from multimodal.nn.bias import Alibi, BucketedBias, PositionBias, RelativeBias2d
 from multimodal.nn.block import Block, BlockParts, DeepNormBlock, ParallelBlock, PostNormBlock, initialize_linear
 from multimodal.nn.content_bias import ContentBias, GatedBias, RelativeKeyQuery
+from multimodal.nn.decoder import Decoder
 from multimodal.nn.encoder import Encoded, Encoder, layer_of, pool_mean
+from multimodal.nn.frozen import Frozen
 from multimodal.nn.mlp import GatedMlp, GeGlu, Mlp, SwiGlu
 from multimodal.nn.norm import DropPath, LayerNorm, LayerScale, RmsNorm
 from multimodal.nn.packing import Packing
@@ -18,7 +20,7 @@ from multimodal.nn.positions import (
     SinCosPosition2d,
     SinCosPosition3d,
 )
-from multimodal.nn.prediction import Prediction, PredictionHead
+from multimodal.nn.prediction import Prediction, PredictionHead, RegressionHead, TokenHead
 
 __all__ = [
     "Alibi",
@@ -29,10 +31,12 @@ __all__ = [
     "BucketedBias",
     "ContentBias",
     "ConvPosition",
+    "Decoder",
     "DeepNormBlock",
     "DropPath",
     "Encoded",
     "Encoder",
+    "Frozen",
     "GatedBias",
     "GatedMlp",
     "GeGlu",
@@ -47,6 +51,7 @@ __all__ = [
     "PostNormBlock",
     "Prediction",
     "PredictionHead",
+    "RegressionHead",
     "RelativeBias2d",
     "RelativeKeyQuery",
     "RmsNorm",
@@ -55,6 +60,7 @@ __all__ = [
     "SinCosPosition2d",
     "SinCosPosition3d",
     "SwiGlu",
+    "TokenHead",
     "initialize_linear",
     "layer_of",
     "pool_mean",

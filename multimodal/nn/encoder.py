@@ -132,9 +132,9 @@ class Encoder(Recorded, nn.Module):
             raise ValueError("special_positions has an effect only with a class_token: set it, or leave it out.")
         self.dim, self.depth, self.num_heads, self.num_experts = dim, depth, num_heads, num_experts
         self.window, self.global_every, self.checkpoint_activations = window, global_every, checkpoint_activations
-        rates = [drop_path * i / max(depth - 1, 1) for i in range(depth)]
         parts = BlockParts(dim, depth, partial(_attention, attention, num_heads), mlp, norm, layer_scale)
-        self.blocks = nn.ModuleList(build(partial(block, parts._replace(drop_path=rate)), num_experts) for rate in rates)
+        self._make_block, self._make_bias = partial(_make_block, block, parts, drop_path), None if share_bias else bias
+        self.blocks = nn.ModuleList(build(partial(self._make_block, number), num_experts) for number in range(depth))
         self.input_norm = self._norm(norm) if norm_at == "input" else None
         self.norm = self._norm(norm) if norm_at == "output" else None
         self.rotary = rotary(dim // num_heads) if rotary else None
@@ -152,6 +152,21 @@ class Encoder(Recorded, nn.Module):
                 self.layers(number)[0].attn.set_position_bias(bias(num_heads))  # experts have one together
         if bias is None and any(isinstance(module, GatedBias) for module in self.modules()):
             raise ValueError("GatedBias scales the encoder's position bias: give the encoder one (bias: multimodal.nn.BucketedBias).")
+
+    def branch(self, layers: Sequence[int]) -> nn.ModuleList:
+        """Return new layers like those of the encoder, to be run by ``forward_branch``.
+
+        Args:
+            layers: the number, from 0, of the layer that each stands in for: its stochastic depth and first weights are that one's.
+        """
+        blocks = nn.ModuleList()
+        for number in layers:
+            layer = self._make_block(number)
+            layer.initialize(number + 1)
+            if self._make_bias is not None:
+                layer.attn.set_position_bias(self._make_bias(self.num_heads))
+            blocks.append(layer)
+        return blocks
 
     def _leave_out_first_norm(self) -> None:
         for layer in self.layers(0):
@@ -200,17 +215,67 @@ class Encoder(Recorded, nn.Module):
         wanted: Bool[Tensor, " n"] | None = None,
     ) -> tuple[Encoded, list[Float[Tensor, "n d"]]]:
         """Encode, and return also all tokens after the layers ``indices`` (from 0; before the final norm)."""
+        encoded, layers = self.forward_layers(tokens, sequence, coordinates, indices, expert, wanted)
+        return encoded, [layer.tokens for layer in layers]
+
+    def forward_layers(
+        self,
+        tokens: Float[Tensor, "n d"],
+        sequence: Int[Tensor, " n"],
+        coordinates: Shaped[Tensor, "n a"] | None = None,
+        indices: Sequence[int] = (),
+        expert: Int[Tensor, " n"] | None = None,
+        wanted: Bool[Tensor, " n"] | None = None,
+    ) -> tuple[Encoded, list[Encoded]]:
+        """Encode, and return also what stands after the layers ``indices``, the first one first, special tokens included."""
         expert = expert if self.num_experts > 1 else None
         if self.special is None:
             x, seen = self._forward_packed(tokens, sequence, coordinates, expert, indices, wanted)
-            return Encoded(x, None), seen
+            return Encoded(x, None), [Encoded(layer, None) for layer in seen]
         given = len(tokens)
         tokens, sequence, coordinates, expert, owners, num_sequences = self.special.prepend(tokens, sequence, coordinates, expert)
         wanted = None if wanted is None else F.pad(wanted, (len(tokens) - given, 0), value=True)
         x, seen = self._forward_packed(tokens, sequence, coordinates, expert, indices, wanted)
+        read = partial(self._read, owners=owners, num_sequences=num_sequences)
+        return read(x), [read(layer) for layer in seen]
+
+    def _read(self, x: Tensor, owners: Tensor, num_sequences: int) -> Encoded:
+        """Set the special tokens apart, which come first."""
+        assert self.special is not None
         firsts, start = self.special.read(x, owners, num_sequences), len(owners) * self.special.count
-        registers = firsts[:, 1:] if self.special.count > 1 else None
-        return Encoded(x[start:], firsts[:, 0], registers), [layer[start:] for layer in seen]
+        return Encoded(x[start:], firsts[:, 0], firsts[:, 1:] if self.special.count > 1 else None)
+
+    def forward_branch(
+        self,
+        blocks: nn.ModuleList,
+        class_token: Float[Tensor, "s d"],
+        tokens: Float[Tensor, "n d"],
+        sequence: Int[Tensor, " n"],
+        coordinates: Shaped[Tensor, "n a"] | None = None,
+        wanted: Bool[Tensor, " n"] | None = None,
+    ) -> Float[Tensor, "_ d"]:
+        """Run other layers, with the positions and the final norm of this encoder.
+
+        Args:
+            blocks: from ``branch``.
+            class_token: of each sequence, from wherever; it takes the place of the learned one.
+            tokens: of the sequences, from some layer.
+            sequence: of each token, as in ``forward``.
+            coordinates: as in ``forward``.
+            wanted: True at the tokens to return; None: all.
+        """
+        count = len(class_token)
+        wanted = None if wanted is None else F.pad(wanted, (count, 0))
+        x, _ = self._forward_packed(
+            torch.cat([class_token, tokens]),
+            torch.cat([torch.arange(count, device=sequence.device), sequence]),
+            None if coordinates is None else F.pad(coordinates, (0, 0, count, 0), value=-1),
+            expert=None,
+            indices=(),
+            wanted=wanted,
+            blocks=blocks,
+        )
+        return x[count:] if wanted is None else x
 
     def _forward_packed(
         self,
@@ -220,6 +285,7 @@ class Encoder(Recorded, nn.Module):
         expert: Tensor | None,
         indices: Sequence[int],
         wanted: Tensor | None,
+        blocks: nn.ModuleList | None = None,
     ) -> tuple[Tensor, list[Tensor]]:
         packing = Packing.from_sequence(sequence)
         experts = None if expert is None else Experts.of(packing.pack(expert), self.num_experts)
@@ -233,7 +299,7 @@ class Encoder(Recorded, nn.Module):
             AttentionPlan(packing, places=places, experts=experts), None if coordinates is None else packing.pack(coordinates)
         )
         last = None if wanted is None or self.depth - 1 in indices or experts is not None else packing.pack(wanted).nonzero()[:, 0]
-        x, seen = self._run(packing.pack(tokens), plans, indices, last)
+        x, seen = self._run(packing.pack(tokens), plans, indices, last, blocks)
         seen = [packing.unpack(layer) for layer in seen]
         if last is None:
             return packing.unpack(x) if wanted is None else packing.unpack(x)[wanted], seen
@@ -275,19 +341,27 @@ class Encoder(Recorded, nn.Module):
         return x.unflatten(0, packing.groups[0]), [layer.unflatten(0, packing.groups[0]) for layer in seen]
 
     def _run(
-        self, x: Tensor, plans: tuple[AttentionPlan, AttentionPlan], indices: Sequence[int], wanted: Tensor | None = None
+        self,
+        x: Tensor,
+        plans: tuple[AttentionPlan, AttentionPlan],
+        indices: Sequence[int],
+        wanted: Tensor | None = None,
+        blocks: nn.ModuleList | None = None,
     ) -> tuple[Tensor, list[Tensor]]:
-        """Return the tokens after the encoder, all or those at packed positions ``wanted``, and all after the layers ``indices``."""
+        """Return the tokens after the encoder, all or those at packed positions ``wanted``, and all after the layers ``indices``.
+
+        With ``blocks``, these run in place of the encoder's layers and of what comes before them.
+        """
         everywhere, local = plans
-        if self.convolution is not None:
+        if blocks is None and self.convolution is not None:
             x = self.convolution(x, everywhere.packing)
-        if self.input_norm is not None:
+        if blocks is None and self.input_norm is not None:
             x = _normalize(self.input_norm, x, everywhere)
-        seen = []
+        seen, layers = [], self.blocks if blocks is None else blocks
         recompute = self.checkpoint_activations and self.training and torch.is_grad_enabled()
-        for index, block in enumerate(self.blocks):
+        for index, block in enumerate(layers):
             plan = everywhere if index % self.global_every == 0 else local
-            own = wanted if index == self.depth - 1 else None
+            own = wanted if index == len(layers) - 1 else None
             x = checkpoint(block, x, plan, own, use_reentrant=False) if recompute else block(x, plan, own)
             if index in indices:
                 seen.append(x)
@@ -343,6 +417,11 @@ def _check_sizes(**sizes: int) -> None:
 def _zero_of(parameters: Iterable[Tensor]) -> Tensor:
     """Return a scalar 0 that every parameter gets a gradient of 0 from, whatever its value."""
     return torch.stack([parameter.flatten()[:0].sum() for parameter in parameters]).sum()
+
+
+def _make_block(make: Callable[[BlockParts], Block], parts: BlockParts, drop_path: float, number: int) -> Block:
+    """Return a layer with the stochastic depth of layer ``number``."""
+    return make(parts._replace(drop_path=drop_path * number / max(parts.depth - 1, 1)))
 
 
 def _attention(make: Callable[[int, int], Attention], num_heads: int, dim: int) -> Attention:

@@ -1,10 +1,11 @@
-"""From hidden tokens to the ids that were hidden.
+"""From hidden tokens to what was hidden: ids, or vectors.
 
-Letters in shapes: m predicted tokens, d width, k fields.
+Letters in shapes: m predicted tokens, d width, k fields, t width of a predicted vector.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -20,9 +21,9 @@ class Prediction(NamedTuple):
     """Losses and guesses at the predicted tokens.
 
     Args:
-        loss: ``(m,)`` float32, cross-entropy of each token, the weighted mean over its fields.
-        ids: ``(m,)`` or ``(m, k)`` int64, the most likely ids.
-        correct: ``(m, k)`` bool.
+        loss: ``(m,)`` float32, of each token. Ids: the cross-entropy, the weighted mean over its fields.
+        ids: ``(m,)`` or ``(m, k)`` int64, the most likely ids; or ``(m, t)``, the vectors.
+        correct: ``(m, k)`` bool; no fields for vectors.
     """
 
     loss: Tensor
@@ -30,7 +31,23 @@ class Prediction(NamedTuple):
     correct: Tensor
 
 
-class PredictionHead(Recorded, nn.Module):
+class TokenHead(Recorded, nn.Module, ABC):
+    """Compares what it predicts for hidden tokens with what was hidden. Its constructor takes the width and the sizes of the target first."""
+
+    @abstractmethod
+    def predict(self, hidden: Tensor, truth: Tensor) -> Prediction:
+        """Return losses and guesses for ``(m, d)``; ``truth`` as ``Target.forward`` makes it, at these tokens."""
+
+    @abstractmethod
+    def check(self, truth: Tensor) -> None:
+        """Look whether what is to be predicted fits.
+
+        Raises:
+            ValueError: it does not.
+        """
+
+
+class PredictionHead(TokenHead):
     """One linear layer to the vocabulary of each field (BEiT, MidiBERT); all fields share one product.
 
     With ``norm`` a linear layer, an activation and that norm come before it (BERT, ModernBERT, FLAVA).
@@ -76,3 +93,62 @@ class PredictionHead(Recorded, nn.Module):
         guesses = torch.stack([x.argmax(-1) for x in logits], 1)
         loss = (losses * self.field_weights).sum(1)  # a product of matrices would be rounded by autocast
         return Prediction(loss, guesses.view(ids.shape), guesses == targets)
+
+    def check(self, truth: Tensor) -> None:
+        """Look whether ids are of the vocabularies; see ``TokenHead.check``."""
+        largest = truth.view(len(truth), -1).amax(0).tolist()
+        if len(largest) != len(self.vocab_sizes) or any(x >= size for x, size in zip(largest, self.vocab_sizes, strict=True)):
+            raise ValueError(f"its tokenizer gives ids up to {tuple(largest)}, but the head's vocab_sizes are {self.vocab_sizes}.")
+
+
+Distance = Literal["mse", "smooth_l1", "cosine"]
+
+
+class RegressionHead(TokenHead):
+    """One linear layer to a vector (MAE, EVA, data2vec).
+
+    Args:
+        dim: width of the tokens.
+        sizes: width of the vectors, alone.
+        loss: of a token: the "mse", the mean over the vector of squared differences (MAE); "smooth_l1" (data2vec); or "cosine", one less the
+            cosine of the angle between the two (EVA, https://arxiv.org/abs/2211.07636).
+        beta: where "smooth_l1" turns from a square to a straight line. data2vec: 2.
+
+    Raises:
+        ValueError: an unknown loss, or several sizes.
+    """
+
+    def __init__(self, dim: int, sizes: Sequence[int], loss: Distance = "mse", beta: float = 2.0) -> None:
+        super().__init__()
+        if loss not in get_args(Distance):
+            raise ValueError(f"loss must be one of {', '.join(get_args(Distance))}, got {loss!r}.")
+        if len(sizes) != 1:
+            raise ValueError(f"a vector has one width, got {tuple(sizes)}: several fields of ids are predicted by a PredictionHead.")
+        self.loss, self.beta = loss, beta
+        self.proj = nn.Linear(dim, sizes[0])
+        self.apply(initialize_linear)
+
+    def forward(self, hidden: Float[Tensor, "m d"]) -> Float[Tensor, "m t"]:
+        """Return the vectors."""
+        return self.proj(hidden)
+
+    def predict(self, hidden: Float[Tensor, "m d"], truth: Float[Tensor, "m t"]) -> Prediction:
+        """Compare the predicted vectors with the true ones, in float32."""
+        vectors = self(hidden)
+        return Prediction(
+            self._distance(vectors.float(), truth.float()), vectors.detach(), truth.new_zeros(len(truth), 0, dtype=torch.bool)
+        )
+
+    def _distance(self, vectors: Tensor, truth: Tensor) -> Tensor:
+        if self.loss == "cosine":
+            return 1 - F.cosine_similarity(vectors, truth, dim=-1)
+        if self.loss == "mse":
+            return F.mse_loss(vectors, truth, reduction="none").mean(-1)
+        return F.smooth_l1_loss(vectors, truth, beta=self.beta, reduction="none").mean(-1)
+
+    def check(self, truth: Tensor) -> None:
+        """Look whether the vectors have the width; see ``TokenHead.check``."""
+        if truth.shape[1:] != (self.proj.out_features,) or not truth.is_floating_point():
+            raise ValueError(
+                f"its target gives {truth.dtype} of shape {tuple(truth.shape[1:])}, the head vectors of {self.proj.out_features}."
+            )

@@ -35,7 +35,7 @@ def model_of(module: nn.Module, modalities: Mapping[str, Any] | None = None) -> 
         heads = {"classes": next(iter(heads.values()))}
     for name, modality in parts.items():
         head = getattr(modality, "head", None)
-        if isinstance(head, PredictionHead):
+        if isinstance(head, PredictionHead) and getattr(modality, "decoder", None) is None:  # which stays behind, and what reads from it
             heads["tokens" if len(parts) == 1 else f"{name}_tokens"] = head
     embeds: dict[str, nn.Module] = {name: cast(Any, modality).embed for name, modality in parts.items()}
     settings = ModelSettings(

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 
 from multimodal.batch import Item, Items, Sample, collate
-from multimodal.modality import Input, MaskedView, Modality
+from multimodal.modality import Input, Modality
 from multimodal.protocols import Renderer, Tokenizer, Transform
 
 
@@ -30,10 +30,10 @@ def check_modality(name: str, modality: Modality, dim: int) -> None:
     with _named(name):
         view = modality.masked_view(items)
         _check_width(modality.embed(view.tokens, view.shown_as_mask), dim)
-        _check_ids(view, modality.head.vocab_sizes)
+        modality.head.check(view.targets)
         if modality.renderer is not None:
             values = items.values if items.lengths is not None else items.values[0]
-            modality.renderer.render(modality.tokenizer, values, view.ids, view.ids, view.masked)
+            modality.renderer.render(modality.tokenizer or modality.target, values, view.targets, view.targets, view.masked)
 
 
 @torch.no_grad()
@@ -85,12 +85,6 @@ def _tokenizer_view(item: Item) -> torch.Tensor:
 def _check_width(vectors: torch.Tensor, dim: int) -> None:
     if vectors.shape[-1] != dim:
         raise ValueError(f"its embedding gives vectors of {vectors.shape[-1]} values, the encoder's dim is {dim}.")
-
-
-def _check_ids(view: MaskedView, vocab_sizes: tuple[int, ...]) -> None:
-    largest = view.ids.view(len(view.ids), -1).amax(0).tolist()
-    if len(largest) != len(vocab_sizes) or any(x >= size for x, size in zip(largest, vocab_sizes, strict=True)):
-        raise ValueError(f"its tokenizer gives ids up to {tuple(largest)}, but the head's vocab_sizes are {vocab_sizes}.")
 
 
 @contextmanager

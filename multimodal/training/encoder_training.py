@@ -6,7 +6,7 @@ Letters in shapes: n tokens, d width, s samples.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from typing import Any, cast
 
@@ -16,7 +16,6 @@ from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
-from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric
@@ -25,7 +24,7 @@ from multimodal.batch import Batch
 from multimodal.modality import Input
 from multimodal.nn import Encoded, Encoder, Packing
 from multimodal.nn.plan import AttentionPlan
-from multimodal.objectives import Term
+from multimodal.objectives import EncoderInput, Part, Term
 from multimodal.protocols import TokenCounter, Transform
 from multimodal.training.checkpoint_contents import KEY, check_fits, close_epoch, describe
 from multimodal.training.compilation import compile_layers, release_layers
@@ -33,9 +32,6 @@ from multimodal.training.fused_adamw import FusedAdamW
 from multimodal.training.optimization import WarmupCosine, optimization, parameter_groups, total_steps, zero_of
 from multimodal.training.sharding import is_sharded, shard
 from multimodal.training.token_counter import ModalityTokenCounter
-
-Part = tuple[Tensor, Tensor, Tensor]
-"""The tokens of one modality: embedded ``(n, d)``, the sample of each ``(n,)``, the coordinates of each ``(n, axes)``."""
 
 
 def default_optimizer(parameters: Any) -> Optimizer:
@@ -156,15 +152,16 @@ class EncoderTraining(L.LightningModule):
             layer: index of the layer whose tokens to return, before the final norm; None: the encoder's output.
             wanted: of the tokens of all parts, ``(n,)`` bool, True at those of the encoder's output to return; None: all.
         """
-        vectors, sequence, coordinates = zip(*parts.values(), strict=True)
-        expert = None
-        if self.encoder.num_experts > 1:
-            expert = torch.cat([torch.full_like(part[1], cast(int, self.modalities[name].expert)) for name, part in parts.items()])
-        tokens = torch.cat(vectors), torch.cat(sequence), _join_coordinates(coordinates)
+        tokens, sequence, coordinates, expert = self.join(parts)
         if layer is None:
-            return self.encoder(*tokens, expert, wanted)
-        encoded, layers = self.encoder.forward_intermediates(*tokens, (layer,), expert)
+            return self.encoder(tokens, sequence, coordinates, expert, wanted)
+        encoded, layers = self.encoder.forward_intermediates(tokens, sequence, coordinates, (layer,), expert)
         return encoded._replace(tokens=layers[0])
+
+    def join(self, parts: Mapping[str, Part]) -> EncoderInput:
+        """Put the tokens of all modalities end to end, with their experts where the encoder has several."""
+        experts = [cast(int, self.modalities[name].expert) for name in parts] if self.encoder.num_experts > 1 else None
+        return EncoderInput.join(parts.values(), experts)
 
     def _encode_nothing(self) -> Tensor:
         """Return 0; sharded layers run, on no tokens, since all ranks must gather and reduce together."""
@@ -255,12 +252,6 @@ class EncoderTraining(L.LightningModule):
         """Build optimizer and schedule."""
         groups = parameter_groups(self, self.layer_decay, self.encoder.depth, self._axes)
         return optimization(groups, self.make_optimizer, self.make_schedule, total_steps(self.trainer))
-
-
-def _join_coordinates(coordinates: Sequence[Tensor]) -> Tensor:
-    """Join coordinates of different numbers of axes; missing ones are 0."""
-    axes = max(x.shape[1] for x in coordinates)
-    return torch.cat([F.pad(x, (0, axes - x.shape[1])) for x in coordinates])
 
 
 def weighted_sums(terms: Iterable[Term]) -> tuple[Tensor, Tensor]:

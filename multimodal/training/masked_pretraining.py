@@ -5,10 +5,10 @@ Letters in shapes: n tokens, d width, s samples.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from itertools import islice
-from typing import cast
+from typing import Any, cast
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from multimodal.batch import Batch
+from multimodal.batch import Batch, Items
 from multimodal.modality import MaskedView, Modality
-from multimodal.nn import Encoder, pool_mean
-from multimodal.objectives import EncodedView, MaskedTokens, Objective, Term
+from multimodal.nn import Encoded, Encoder, pool_mean
+from multimodal.objectives import EncodedBatch, EncodedView, MaskedPrediction, Objective, Term
 from multimodal.training.dry_run import check_modality
 from multimodal.training.encoder_training import EncoderTraining, default_optimizer
 from multimodal.training.optimization import WarmupCosine
@@ -34,7 +34,7 @@ class MaskedPretraining(EncoderTraining):
     Args:
         encoder: the shared encoder.
         modalities: name -> builds the modality from the encoder's width. Names are free; configs use those of the folders.
-        objectives: summands of the loss; None: masked tokens alone.
+        objectives: each builds a summand of the loss from the encoder and the modalities; None: ``MaskedPrediction`` alone.
         optimizer: builds the optimizer from parameter groups; biases, norms and the like are not decayed.
         schedule: builds the learning-rate schedule from the optimizer and the number of steps.
         layer_decay: the learning rate of a layer as a share of the next one's, in (0, 1]; None: the same for all. For starts from a trained
@@ -42,14 +42,14 @@ class MaskedPretraining(EncoderTraining):
         compile_encoder: compile the encoder's layers (``torch.compile``) when a fit starts.
 
     Raises:
-        ValueError: no modalities, or parts of one that do not fit each other.
+        ValueError: no modalities, parts of one that do not fit each other, or objectives that report under one name.
     """
 
     def __init__(
         self,
         encoder: Encoder,
         modalities: dict[str, Callable[[int], Modality]],
-        objectives: list[Objective] | None = None,
+        objectives: list[Callable[[Encoder, Mapping[str, Modality]], Objective]] | None = None,
         optimizer: OptimizerCallable = default_optimizer,
         schedule: Callable[[Optimizer, int], LRScheduler] = WarmupCosine,
         layer_decay: float | None = None,
@@ -58,27 +58,55 @@ class MaskedPretraining(EncoderTraining):
         super().__init__(encoder, modalities, optimizer, schedule, layer_decay, compile_encoder)
         for name, modality in self.modalities.items():
             check_modality(name, cast(Modality, modality), encoder.dim)
-        self.objectives: Sequence[Objective] = objectives or [MaskedTokens()]
+        built = [make(encoder, self._modalities) for make in objectives or [MaskedPrediction]]
+        self.objectives = nn.ModuleList(built)
+        suffixes = [goal.suffix for goal in built]
+        if len(set(suffixes)) < len(suffixes):
+            raise ValueError(f"objectives would report under one name: {[type(goal).__name__ for goal in built]}.")
         self.scores = nn.ModuleDict({f"{stage}_scores": MaskedScores(self._fields()) for stage in ("train", "val", "test")})
 
+    @property
+    def _modalities(self) -> dict[str, Modality]:
+        return {name: cast(Modality, modality) for name, modality in self.modalities.items()}
+
+    @property
+    def _goals(self) -> list[Objective]:
+        return [cast(Objective, goal) for goal in self.objectives]
+
     def _fields(self) -> dict[str, tuple[str, ...]]:
-        return {name: modality.tokenizer.field_names for name, modality in self.modalities.items()}
+        named = [(goal.suffix, goal.fields(self._modalities)) for goal in self._goals]
+        return {f"{name}{suffix}": fields for suffix, found in named for name, fields in found.items()}
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:
-        """Modality name -> fingerprint of its tokenizer, which is frozen."""
-        return {name: modality.tokenizer.fingerprint() for name, modality in self.modalities.items()}
+        """Modality name -> fingerprint of its tokenizer, which is frozen; modalities without one are left out."""
+        return {name: x.tokenizer.fingerprint() for name, x in self._modalities.items() if x.tokenizer is not None}
 
-    def forward(self, batch: Batch) -> dict[str, EncodedView]:
-        """Hide tokens and encode: modality name -> what was hidden and what the encoder made of it; nothing for an empty batch."""
+    def configure_model(self) -> None:
+        """Cut the model into shards where Lightning's ``ModelParallelStrategy`` runs it.
+
+        Raises:
+            ValueError: an objective needs the whole model; or as the base class.
+        """
+        whole = [type(goal).__name__ for goal in self._goals if goal.needs_whole_model]
+        if self.device_mesh is not None and whole:
+            raise ValueError(f"{whole[0]} works on whole weights, which no process holds under ModelParallelStrategy: use DDP.")
+        super().configure_model()
+
+    def forward(self, batch: Batch) -> EncodedBatch | None:
+        """Hide tokens and encode; None for an empty batch."""
         if not batch.items:
-            return {}
+            return None
         modalities = {name: cast(Modality, self.modalities[name]) for name in batch.items}
         views = {name: modality.masked_view(batch.items[name]) for name, modality in modalities.items()}
-        parts = {name: _part(modalities[name], view) for name, view in views.items()}
-        masked = [view.masked for view in views.values()]
-        hidden = self.encode(parts, wanted=torch.cat(masked)).tokens.split([int(own.sum()) for own in masked])
-        return {name: EncodedView(modalities[name], view, x) for (name, view), x in zip(views.items(), hidden, strict=True)}
+        given = self.join({name: _part(modalities[name], view) for name, view in views.items()})
+        wanted = {name: _wanted(modalities[name], view) for name, view in views.items()}
+        together = torch.cat(list(wanted.values()))
+        layers = sorted({layer for goal in self._goals for layer in goal.layers})
+        encoded, seen = self.encoder.forward_layers(*given[:3], layers, given.expert, together)
+        outputs = encoded.tokens.split([int(own.sum()) for own in wanted.values()])
+        parts = {name: _encoded_view(modalities[name], view, x, encoded) for (name, view), x in zip(views.items(), outputs, strict=True)}
+        return EncodedBatch(batch, parts, self.encoder, given, together, encoded, dict(zip(layers, seen, strict=True)))
 
     @torch.no_grad()
     def features(self, batch: Batch, name: str, layer: int | None = None) -> Tensor:
@@ -99,10 +127,21 @@ class MaskedPretraining(EncoderTraining):
 
     def _terms(self, batch: Batch, stage: str) -> dict[tuple[str, int], Term]:
         encoded = self.forward(batch)  # without hooks: where weights are gathered, they are already
-        terms = {(name, i): goal(view) for name, view in encoded.items() for i, goal in enumerate(self.objectives)}
+        if encoded is None:
+            return {}
+        terms = {(f"{name}{goal.suffix}", i): term for i, goal in enumerate(self._goals) for name, term in goal(encoded).items()}
         for (name, _), term in terms.items():
             self.scores[f"{stage}_scores"].update(name, term)
         return terms
+
+    def _unused(self, batch: Batch) -> Iterable[nn.Module]:
+        return [self.modalities, self.objectives]  # also of modalities in use: the vector of the mask where hidden tokens are dropped
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Step; then let the objectives follow."""
+        super().optimizer_step(*args, **kwargs)
+        for goal in self._goals:
+            goal.after_step(self.encoder, self._modalities, self.trainer.global_step)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, tuple[list[str], Tensor]]:
         """Return modality name -> keys and features ``(samples with it, d)``."""
@@ -113,24 +152,48 @@ class MaskedPretraining(EncoderTraining):
     @torch.no_grad()
     def pictures(self, batch: Batch, count: int) -> dict[str, list[Mapping[str, Tensor]]]:
         """Return modality name -> pictures of the first ``count`` items: as they are, as shown, and as predicted."""
-        drawn = {}
-        if not batch.items:
+        encoded = self.forward(batch)
+        if encoded is None:
             self._encode_nothing()
-        for name, encoded in self.forward(batch).items():
-            renderer, view, items = encoded.modality.renderer, encoded.view, batch.items[name]
-            if renderer is None:
-                continue
-            guesses = view.ids.clone()
-            guesses[view.masked] = encoded.modality.head.predict(encoded.hidden, view.ids[view.masked]).ids
-            lengths = view.tokens.lengths.tolist()
-            values = items.values if items.lengths is None else items.values.split(items.lengths.tolist())
-            parts = zip(values, view.ids.split(lengths), guesses.split(lengths), view.masked.split(lengths), strict=True)
-            drawn[name] = [renderer.render(encoded.modality.tokenizer, *part) for part in islice(parts, count)]
-        return drawn
+            return {}
+        return {name: _pictures(view, batch.items[name], count) for name, view in encoded.views.items() if view.modality.renderer}
 
     def _shown(self, score: str) -> bool:
         return score.removeprefix("accuracy/") in self.modalities
 
 
 def _part(modality: Modality, view: MaskedView) -> tuple[Tensor, Tensor, Tensor]:
-    return modality.embed(view.tokens, view.shown_as_mask), view.sample, view.tokens.coordinates
+    """Return what the encoder gets of a modality."""
+    if view.visible is None:
+        return modality.embed(view.tokens, view.shown_as_mask), view.sequence, view.tokens.coordinates
+    tokens = view.tokens.select(view.visible)
+    return modality.embed(tokens), view.sequence[view.visible], tokens.coordinates
+
+
+def _wanted(modality: Modality, view: MaskedView) -> Tensor:
+    """Return, of the tokens that the encoder gets, which of its output are read: a decoder reads all, a head the hidden ones."""
+    visible = torch.ones_like(view.masked) if view.visible is None else view.visible
+    return visible[visible] if modality.decoder is not None else view.masked[visible]
+
+
+def _encoded_view(modality: Modality, view: MaskedView, output: Tensor, encoded: Encoded) -> EncodedView:
+    if modality.decoder is None:
+        return EncodedView(modality, view, output)
+    item, tokens = view.tokens.item, view.tokens
+    visible = torch.ones_like(view.masked) if view.visible is None else view.visible
+    starts = tokens.lengths.cumsum(0) - tokens.lengths
+    firsts = None if encoded.class_token is None else encoded.class_token[view.sequence[starts]]
+    hidden = modality.decoder(output, visible, view.masked, item, tokens.coordinates, firsts)
+    return EncodedView(modality, view, hidden, seen=output)
+
+
+def _pictures(encoded: EncodedView, items: Items, count: int) -> list[Mapping[str, Tensor]]:
+    """Return the pictures of the first items."""
+    modality, view = encoded.modality, encoded.view
+    assert modality.renderer is not None
+    guesses = view.targets.clone()
+    guesses[view.masked] = modality.head.predict(encoded.hidden, encoded.truth).ids.to(guesses.dtype)
+    lengths = view.tokens.lengths.tolist()
+    values = items.values if items.lengths is None else items.values.split(items.lengths.tolist())
+    parts = zip(values, view.targets.split(lengths), guesses.split(lengths), view.masked.split(lengths), strict=True)
+    return [modality.renderer.render(modality.tokenizer or modality.target, *part) for part in islice(parts, count)]

@@ -10,7 +10,7 @@ from multimodal.objectives import Term
 
 
 class MaskedScores(Metric):
-    """Loss, accuracy and number of predictions, by modality; accuracy also by field where a token has several.
+    """Loss, accuracy and number of predictions, by modality; accuracy also by field where a token has several, and not where it has none.
 
     Args:
         fields: modality name -> names of the fields of its tokens.
@@ -41,7 +41,8 @@ class MaskedScores(Metric):
                 continue
             accuracy = (getattr(self, f"correct_{name}") / count).float()
             scores[f"loss/{name}"] = (getattr(self, f"loss_{name}") / count).float()
-            scores[f"accuracy/{name}"] = accuracy.mean()
+            if names:
+                scores[f"accuracy/{name}"] = accuracy.mean()
             scores[f"tokens/{name}"] = count.float()
             if len(names) > 1:
                 scores |= {f"accuracy/{name}_{field}": value for field, value in zip(names, accuracy, strict=True)}

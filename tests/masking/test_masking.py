@@ -100,7 +100,7 @@ def test_mask_ratio_is_checked(ratio):
 def test_corruption_has_the_shares_of_bert():
     tokens, seed = sequences([100] * 500), torch.arange(500)
     masked = RandomMasking(0.4)(tokens, seed)
-    shown, as_mask = MaskReplaceKeep(0.8, 0.1)(Identity(), tokens, masked, seed)
+    shown, as_mask, _ = MaskReplaceKeep(0.8, 0.1)(Identity(), tokens, masked, seed)
     changed = (shown.inputs != tokens.inputs) & ~as_mask
     total = masked.sum()
     assert not (as_mask & ~masked).any() and not (changed & ~masked).any()
@@ -112,7 +112,7 @@ def test_corruption_has_the_shares_of_bert():
 def test_corruption_without_replacement_shows_the_mask_everywhere():
     tokens, seed = sequences([10, 20]), torch.arange(2)
     masked = RandomMasking(0.5)(tokens, seed)
-    shown, as_mask = MaskReplaceKeep(1.0, 0.0)(Identity(), tokens, masked, seed)
+    shown, as_mask, _ = MaskReplaceKeep(1.0, 0.0)(Identity(), tokens, masked, seed)
     assert shown is tokens and torch.equal(as_mask, masked)
 
 

@@ -81,7 +81,7 @@ def test_an_item_of_length_zero_changes_nothing_for_the_others(make_model, mixed
         collate([mixed_samples[1], replace(mixed_samples[2], items={"picture": mixed_samples[2].items["picture"]}), mixed_samples[3]])
     )
     for name in ("picture", "pairs"):
-        torch.testing.assert_close(with_empty[name].hidden, without[name].hidden)
+        torch.testing.assert_close(with_empty.views[name].hidden, without.views[name].hidden)
 
 
 @pytest.mark.parametrize("class_token", [True, False])

@@ -37,7 +37,7 @@ def test_accumulated_batches_equal_one_large_batch(make_model, mixed_samples, lo
 
 def test_loss_is_the_weighted_mean_over_all_predictions(make_model, mixed_samples):
     model = make_model().eval()
-    terms = {name: model.objectives[0](view) for name, view in model(collate(mixed_samples)).items()}
+    terms = model.objectives[0](model(collate(mixed_samples)))
     total, count = weighted_sums(terms.values())
     picture, pairs = terms["picture"], terms["pairs"]
     torch.testing.assert_close(total / count, (picture.loss + 0.5 * pairs.loss) / (picture.count + 0.5 * pairs.count))
@@ -45,11 +45,11 @@ def test_loss_is_the_weighted_mean_over_all_predictions(make_model, mixed_sample
 
 def test_predictions_do_not_depend_on_the_batch(make_model, mixed_samples):
     model = make_model().eval()
-    everything = model(collate(mixed_samples))["pairs"]
-    shuffled = model(collate([mixed_samples[i] for i in (7, 2, 6, 1, 4)]))["pairs"]
-    alone = model(collate([mixed_samples[4]]))["pairs"]
+    everything = model(collate(mixed_samples)).views["pairs"]
+    shuffled = model(collate([mixed_samples[i] for i in (7, 2, 6, 1, 4)])).views["pairs"]
+    alone = model(collate([mixed_samples[4]])).views["pairs"]
     for view, number in ((everything, 4), (shuffled, 4)):
-        own = view.view.sample == number
+        own = view.view.sequence == number
         assert torch.equal(view.view.masked[own], alone.view.masked)
         torch.testing.assert_close(view.hidden[own[view.view.masked]], alone.hidden, atol=1e-5, rtol=1e-4)
 
@@ -60,7 +60,7 @@ def test_items_of_one_sample_see_each_other(make_model, mixed_samples):
     changed = mixed_samples[2].items["pairs"].values.flip(0)
     other = collate([mixed_samples[2]])
     other.items["pairs"].values.copy_(changed)
-    assert not torch.allclose(both["picture"].hidden, model(other)["picture"].hidden, atol=1e-4)
+    assert not torch.allclose(both.views["picture"].hidden, model(other).views["picture"].hidden, atol=1e-4)
 
 
 def test_the_clipped_step_has_the_wanted_length(make_model, mixed_samples, loader):

@@ -65,12 +65,21 @@ class PatchEmbed(Embed):
             grid=(rows, columns),
         )
 
+    @property
+    def input_size(self) -> int:
+        """Pixels of a patch, all channels together."""
+        return self.proj.in_features
+
     def forward(self, tokens: Tokens, shown_as_mask: Tensor | None = None) -> Float[Tensor, "n d"]:
         """Embed patches; the mask replaces a patch after the projection, as in BEiT."""
         x = self.proj((tokens.inputs / 255 - self.mean) / self.std)
         if shown_as_mask is not None:
             x = torch.where(shown_as_mask[:, None], self.mask_token.to(x.dtype), x)
-        return x if self.position is None else x + self.position(tokens.coordinates)
+        if self.position is None:
+            return x
+        if tokens.unplaced is None:
+            return x + self.position(tokens.coordinates)
+        return x + self.position(tokens.coordinates.clamp(min=0)).masked_fill(tokens.unplaced[:, None], 0)
 
 
 def _grid(rows: int, columns: int, device: torch.device) -> Int[Tensor, "n 2"]:

@@ -63,7 +63,7 @@ def test_the_loss_falls_on_a_fixed_batch():
     model = MaskedPretraining(encoder, modality_from(MODALITY), optimizer=lambda groups: torch.optim.AdamW(groups, lr=5e-3))
     batch = collate(samples(model.modalities["sounds"].transform, 4))
     view = model.modalities["sounds"].masked_view(batch.items["sounds"])
-    assert view.tokens.grid == (3, 4) and len(view.ids) == 48 and view.masked.sum() == 24
+    assert view.tokens.grid == (3, 4) and len(view.targets) == 48 and view.masked.sum() == 24
     losses: list[float] = []
     model.on_train_batch_end = lambda outputs, *_: losses.append(float(outputs["loss"]))
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}

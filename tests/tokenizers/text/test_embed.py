@@ -88,6 +88,6 @@ def test_it_serves_pretraining_on_bytes() -> None:
     ids = torch.arange(3, 203)
     items = Items(ids, sample=torch.arange(2), seed=torch.tensor([1, 2]), lengths=torch.tensor([150, 50]))
     view = modality.masked_view(items)
-    assert torch.equal(view.ids, ids)
+    assert torch.equal(view.targets, ids)
     assert view.masked.sum() == 100
     assert embed(view.tokens, view.shown_as_mask).shape == (200, 16)

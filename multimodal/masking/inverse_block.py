@@ -1,0 +1,61 @@
+"""Show small squares of a grid of tokens.
+
+Letters in shapes: b items, c squares, h rows, w columns.
+"""
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from multimodal.masking.noise import uniform
+from multimodal.protocols import Masking, Tokens
+
+
+class InverseBlockMasking(Masking):
+    """Hide all but small squares (data2vec 2.0, https://arxiv.org/abs/2212.07525; EAT, https://arxiv.org/abs/2401.03497).
+
+    Squares are put at random places, cut off at the border of the grid; then single tokens are shown or hidden at random until every item
+    hides exactly the share wanted.
+
+    Args:
+        mask_ratio: share of the grid to hide, in (0, 1).
+        block: side of a square. data2vec 2.0: 3, EAT: 5.
+        adjust: squares are drawn as if so much more of the grid were to be shown, since they overlap.
+    """
+
+    def __init__(self, mask_ratio: float = 0.8, block: int = 3, adjust: float = 0.07) -> None:
+        if not 0 < mask_ratio < 1:
+            raise ValueError(f"mask_ratio must be in (0, 1), got {mask_ratio}.")
+        if block < 1:
+            raise ValueError(f"block must be at least 1, got {block}.")
+        if adjust < 0:
+            raise ValueError(f"adjust must be at least 0, got {adjust}.")
+        self.mask_ratio, self.block, self.adjust = mask_ratio, block, adjust
+
+    def __call__(self, tokens: Tokens, seed: Int[Tensor, " b"]) -> Bool[Tensor, " n"]:
+        """Return True where a token is hidden.
+
+        Raises:
+            ValueError: the tokens are not a two-dimensional grid.
+        """
+        if tokens.grid is None or len(tokens.grid) != 2:
+            raise ValueError(f"inverse block masking needs a grid of rows and columns, got {tokens.grid}: use RandomMasking for sequences.")
+        return self.draw(seed, *tokens.grid).flatten()
+
+    def draw(self, seed: Int[Tensor, " b"], height: int, width: int) -> Bool[Tensor, "b h w"]:
+        """Return one mask for each seed."""
+        size = height * width
+        shown = size - int(size * self.mask_ratio)
+        centre = self._centres(seed, max(1, int(size * (1 - self.mask_ratio + self.adjust) / self.block**2)), size)
+        rows, columns = (torch.arange(side, device=seed.device) for side in (height, width))
+        top, left = (x - (self.block - 1) // 2 for x in (centre // width, centre % width))  # b c
+        high = (rows >= top[..., None]) & (rows < top[..., None] + self.block)  # b c h
+        wide = (columns >= left[..., None]) & (columns < left[..., None] + self.block)
+        visible = (high[..., :, None] & wide[..., None, :]).any(1).flatten(1)
+        place = torch.arange(size, device=seed.device).expand_as(visible)
+        noise = uniform(seed[:, None].expand_as(visible), place, stream=4) + ~visible  # tokens of squares first, in random order
+        return (noise.argsort(1).argsort(1) >= shown).view(-1, height, width)
+
+    def _centres(self, seed: Tensor, count: int, size: int) -> Int[Tensor, "b c"]:
+        number = torch.arange(count, device=seed.device).expand(len(seed), count)
+        return (uniform(seed[:, None].expand_as(number), number, stream=1) * size).long()

@@ -1,0 +1,121 @@
+"""What can be predicted of a hidden token besides a tokenizer's ids.
+
+Letters in shapes: n tokens, t width of a vector.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from multimodal.batch import Items
+from multimodal.nn import Frozen
+from multimodal.protocols import Embed, Target, Teacher, Tokens
+
+
+class TokenValues(Target):
+    """The values of the token itself, such as the pixels of a patch (MAE, https://arxiv.org/abs/2111.06377).
+
+    Args:
+        normalize: each token is shifted and scaled to mean 0 and standard deviation 1 (MAE's normalised pixels). False: values / ``scale``.
+        channels: how many equal parts of a token, one after the other, are normalised each by themselves. MAE: 1; VideoMAE: 3, the colours.
+        scale: what values are divided by where they are not normalised.
+        eps: added to the variance. MAE: 1e-6.
+
+    Raises:
+        ValueError: fewer than 1 channel.
+    """
+
+    def __init__(self, normalize: bool = True, channels: int = 1, scale: float = 255.0, eps: float = 1e-6) -> None:
+        super().__init__()
+        if channels < 1:
+            raise ValueError(f"channels must be at least 1, got {channels}.")
+        self.normalize, self.channels, self.scale, self.eps = normalize, channels, scale, eps
+
+    def sizes(self, embed: Embed) -> tuple[int, ...]:
+        """Return how many values a token has."""
+        if embed.input_size % self.channels:
+            raise ValueError(f"a token of {embed.input_size} values has no {self.channels} equal channels.")
+        return (embed.input_size,)
+
+    def forward(self, items: Items, tokens: Tokens) -> Float[Tensor, "n t"]:
+        """Return the values."""
+        if not self.normalize:
+            return tokens.inputs.float() / self.scale
+        values, mean, deviation = self._statistics(tokens.inputs)
+        return ((values - mean) / deviation).flatten(1)
+
+    def restored(self, inputs: Tensor, vectors: Float[Tensor, "n t"]) -> Float[Tensor, "n t"]:
+        """Return vectors as values again, with the mean and deviation of the true tokens where these were taken out."""
+        if not self.normalize:
+            return vectors * self.scale
+        _, mean, deviation = self._statistics(inputs)
+        return (vectors.unflatten(1, (self.channels, -1)) * deviation + mean).flatten(1)
+
+    def _statistics(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        values = inputs.float().unflatten(1, (self.channels, -1))  # n c p
+        variance, mean = torch.var_mean(values, -1, keepdim=True)  # unbiased, as in MAE
+        return values, mean, (variance + self.eps).sqrt()
+
+
+class TeacherFeatures(Target):
+    """The features that a frozen model gives a token of the whole item (EVA, https://arxiv.org/abs/2211.07636).
+
+    Args:
+        teacher: the model; it sees the tokenizer's view where there is one.
+        normalize: features are shifted and scaled to mean 0 and standard deviation 1 over the width of each token. For a "cosine" loss: no.
+    """
+
+    def __init__(self, teacher: Teacher, normalize: bool = False) -> None:
+        super().__init__()
+        self.teacher, self.width, self.normalize = Frozen(teacher), teacher.dim, normalize
+
+    def sizes(self, embed: Embed) -> tuple[int, ...]:
+        """Return the width of the features."""
+        return (self.width,)
+
+    def forward(self, items: Items, tokens: Tokens) -> Float[Tensor, "n t"]:
+        """Return the features."""
+        features = self.teacher(items.values if items.tokenizer_values is None else items.tokenizer_values).float()
+        return torch.nn.functional.layer_norm(features, features.shape[-1:]) if self.normalize else features
+
+
+class Places(Target):
+    """The place of a token in its grid, as a number in row-major order; its place must not be shown (``multimodal.masking.HidePlaces``).
+
+    The encoder must have no positions that show it in another way: a convolution, or patches that overlap.
+
+    Args:
+        grid: extent along each axis.
+    """
+
+    def __init__(self, grid: Sequence[int] = (14, 14)) -> None:
+        super().__init__()
+        self.grid = tuple(grid)
+
+    @property
+    def field_names(self) -> tuple[str, ...]:
+        """One field, the place."""
+        return ("place",)
+
+    def sizes(self, embed: Embed) -> tuple[int, ...]:
+        """Return the number of places."""
+        return (math.prod(self.grid),)
+
+    def forward(self, items: Items, tokens: Tokens) -> Int[Tensor, " n"]:
+        """Return the places.
+
+        Raises:
+            ValueError: the tokens lie on another grid.
+        """
+        if tokens.grid != self.grid:
+            raise ValueError(f"Places has the grid {self.grid}, the tokens lie on {tokens.grid}: set grid.")
+        number = torch.zeros_like(tokens.coordinates[:, 0])
+        for axis, extent in enumerate(cast(tuple[int, ...], tokens.grid)):
+            number = number * extent + tokens.coordinates[:, axis]
+        return number
