@@ -12,21 +12,8 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from multimodal.tokenizers.image.convolutions import ResidualBlock, centred, doubling_stages, halving_stages
 from multimodal.tokenizers.pretrained import TokenizerLoss, TrainableTokenizer
-
-
-class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions and a 1x1, added to the input."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Conv2d(width, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, width, 1)
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Add the branch."""
-        return x + self.layers(x)
 
 
 class DiscreteVAE(TrainableTokenizer):
@@ -59,8 +46,7 @@ class DiscreteVAE(TrainableTokenizer):
         super().__init__()
         self.num_tokens, self.channels, self.num_layers = num_tokens, channels, num_layers
         self.temperature, self.kl_weight = temperature, kl_weight
-        down = [nn.Sequential(nn.Conv2d(width if i else channels, width, 4, 2, 1), nn.ReLU()) for i in range(num_layers)]
-        up = [nn.Sequential(nn.ConvTranspose2d(width if i else codebook_dim, width, 4, 2, 1), nn.ReLU()) for i in range(num_layers)]
+        down, up = halving_stages(channels, width, num_layers), doubling_stages(codebook_dim, width, num_layers)
         self.encoder = nn.Sequential(*down, ResidualBlock(width), nn.ReLU(), nn.Conv2d(width, num_tokens, 1))
         self.codebook = nn.Embedding(num_tokens, codebook_dim)
         self.decoder = nn.Sequential(*up, ResidualBlock(width), nn.ReLU(), nn.Conv2d(width, channels, 1))
@@ -76,12 +62,7 @@ class DiscreteVAE(TrainableTokenizer):
         Raises:
             ValueError: other channels than the tokenizer's, or sides that the stride does not divide.
         """
-        stride = 2**self.num_layers
-        if pixels.shape[1] != self.channels or pixels.shape[2] % stride or pixels.shape[3] % stride:
-            raise ValueError(
-                f"this tokenizer reads {self.channels} channels and sides that {stride} divides, got {tuple(pixels.shape[1:])}."
-            )
-        return self.encoder(pixels.float() / 127.5 - 1)
+        return self.encoder(centred(pixels, self.channels, 2**self.num_layers))
 
     def encode(self, values: UInt8[Tensor, "b c height width"]) -> Int[Tensor, " n"]:
         """Return the most likely ids, row by row, image after image."""

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from multimodal.protocols import Renderer, Tokenizer
+from multimodal.protocols import Renderer, Target, Tokenizer
 
 GREY = 128
 
@@ -28,18 +28,20 @@ class PatchGridRenderer(Renderer):
     def __init__(self, grid: tuple[int, int] = (14, 14), min_size: int = 96) -> None:
         self.grid, self.min_size = grid, min_size
 
-    def render(self, tokenizer: Tokenizer, values: Tensor, ids: Tensor, predicted: Tensor, masked: Tensor) -> Mapping[str, Tensor]:
+    def render(self, tokenizer: Tokenizer | Target, values: Tensor, ids: Tensor, predicted: Tensor, masked: Tensor) -> Mapping[str, Tensor]:
         """Return the four pictures; see ``Renderer.render``.
 
         Raises:
-            ValueError: the image has another number of patches than ``grid``.
+            ValueError: a target is predicted instead of a tokenizer's ids, or the image has another number of patches than ``grid``.
         """
+        if not isinstance(tokenizer, Tokenizer):
+            raise ValueError(f"a PatchGridRenderer draws the ids of a tokenizer, not what a {type(tokenizer).__name__} predicts.")
         if len(masked) != self.grid[0] * self.grid[1]:
             raise ValueError(f"grid {self.grid} does not fit an image of {len(masked)} tokens: set it to the rows and columns of patches.")
         hidden = masked.view(self.grid)
         hidden = hidden.repeat_interleave(values.shape[1] // self.grid[0], 0).repeat_interleave(values.shape[2] // self.grid[1], 1)
         shown = torch.where(hidden, values.new_tensor(GREY), values)
-        decoded = [(tokenizer.decode(x.view(1, *self.grid))[0] * 255).round().to(torch.uint8) for x in (predicted, ids)]
+        decoded = [(tokenizer.decode(x.view(1, *self.grid, *x.shape[1:]))[0] * 255).round().to(torch.uint8) for x in (predicted, ids)]
         return {name: self._picture(x) for name, x in zip(self.columns, (values, shown, *decoded), strict=True)}
 
     def _picture(self, pixels: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from multimodal.protocols import Target
 from multimodal.tokenizers.image import DiscreteVAE, PatchGridRenderer
 
 
@@ -51,3 +52,17 @@ def test_small_images_are_enlarged_by_a_whole_factor(tokenizer, min_size, side):
 def test_another_grid_is_refused(tokenizer):
     with pytest.raises(ValueError, match=r"grid \(3, 3\) .* 4 tokens"):
         render(tokenizer, PatchGridRenderer((3, 3)), torch.zeros(1, 8, 8, dtype=torch.uint8), torch.zeros(4, dtype=torch.bool))
+
+
+class Brightness(Target):
+    def sizes(self, embed):
+        return (1,)
+
+    def forward(self, items, tokens):
+        return tokens.inputs.float().mean(1, keepdim=True)
+
+
+def test_what_is_no_tokenizer_is_refused():
+    vectors, masked = torch.zeros(4, 1), torch.zeros(4, dtype=torch.bool)
+    with pytest.raises(ValueError, match="draws the ids of a tokenizer, not what a Brightness predicts"):
+        PatchGridRenderer((2, 2)).render(Brightness(), torch.zeros(1, 8, 8, dtype=torch.uint8), vectors, vectors, masked)
