@@ -49,6 +49,7 @@ class ShardDataModule(LightningDataModule):
         max_bad_fraction: share of the samples read on a rank that may be bad before "skip" stops too, in [0, 1].
         max_tokens: instead of ``batch_size``, fill the training batches of each device up to this number of tokens, over all modalities; at
             least twice the longest sample. The lengths are measured once, at the start of the first run.
+        eval_batch_size: samples of a batch in evaluation; None: ``batch_size``. 1: for items of unequal size, such as whole images.
         drop_last: leave out samples that do not fill a training batch on every rank, so that all batches are full.
         pin_memory: whether batches are put in page-locked memory, for faster copies to a GPU.
         cache: where copies of remote shards, and measured lengths, are kept.
@@ -75,6 +76,7 @@ class ShardDataModule(LightningDataModule):
         on_error: OnError = "raise",
         max_bad_fraction: float = 0.01,
         max_tokens: int | None = None,
+        eval_batch_size: int | None = None,
         drop_last: bool = False,
         pin_memory: bool = False,
         cache: ShardCache | None = None,
@@ -90,12 +92,13 @@ class ShardDataModule(LightningDataModule):
         BadSamples(on_error, max_bad_fraction)  # checks the two
         EpochPlan([], train=True, seed=seed, shuffle_buffer=shuffle_buffer)  # and these
         FixedBatches(0, 1, batch_size)
+        FixedBatches(0, 1, batch_size if eval_batch_size is None else eval_batch_size)
         if max_tokens is not None and max_tokens < 1:
             raise ValueError(f"max_tokens must be at least 1, got {max_tokens}.")
         if max_tokens is not None and drop_last:
             raise ValueError("drop_last has no effect with max_tokens: batches have different numbers of samples.")
         self.transforms, self.mixture, self.cache = transforms, mixture, cache or ShardCache()
-        self.max_tokens, self.count_tokens = max_tokens, count_tokens
+        self.max_tokens, self.eval_batch_size, self.count_tokens = max_tokens, eval_batch_size, count_tokens
         self.batch_size, self.num_workers, self.seed, self.shuffle_buffer = batch_size, num_workers, seed, shuffle_buffer
         self.train_split, self.val_split, self.test_split = train_split, val_split, test_split
         self.on_error, self.max_bad_fraction, self.drop_last, self.pin_memory = on_error, max_bad_fraction, drop_last, pin_memory
@@ -222,7 +225,8 @@ class ShardDataModule(LightningDataModule):
         return SamplePreparation(transforms, self.classes, self.seed, train, stored)
 
     def _fixed_batches(self, plan: EpochPlan, world_size: int) -> Batching:
-        return FixedBatches(plan.num_samples, world_size, self.batch_size, drop_last=plan.train and self.drop_last)
+        size = self.batch_size if plan.train or self.eval_batch_size is None else self.eval_batch_size
+        return FixedBatches(plan.num_samples, world_size, size, drop_last=plan.train and self.drop_last)
 
     def _token_batches(self, plan: EpochPlan, shards: OpenShards, world_size: int) -> Batching:
         if self.count_tokens is None:

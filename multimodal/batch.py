@@ -26,12 +26,14 @@ class Item:
         tokenizer_values: what the tokenizer sees where that differs (another size of the same crop); None: the same.
         ragged: whether the first axis of ``values`` varies from item to item (notes, samples of a sound).
         ids: ``(n,)`` or ``(n, k)`` int64, the tokenizer's ids of this very view, where they were made beforehand; None: the tokenizer runs.
+        labels: int64 or int16, a class for each place of the item (each pixel), -1 where there is none; None: places have no labels.
     """
 
     values: Tensor
     tokenizer_values: Tensor | None = None
     ragged: bool = False
     ids: Tensor | None = None
+    labels: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class Items:
         lengths: ``(items,)`` int64 for ragged items, else None.
         tokenizer_values: the tokenizer's view where it differs from the encoder's, laid out like ``values``.
         ids: ``(n,)`` or ``(n, k)`` int64, the ids of all items end to end, where every item brought its own.
+        labels: of every place of the items, ``(items, ...)``; end to end where ``values`` are.
     """
 
     values: Tensor
@@ -70,6 +73,7 @@ class Items:
     lengths: Tensor | None = None
     tokenizer_values: Tensor | None = None
     ids: Tensor | None = None
+    labels: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.sample)
@@ -139,6 +143,7 @@ def _collate_items(name: str, samples: Sequence[Sample]) -> Items:
         raise ValueError(f"some items of modality {name!r} are marked ragged and some are not: its transform must mark all or none.")
     views = _all_or_none(name, "a tokenizer view", [item.tokenizer_values for item in items])
     ids = _all_or_none(name, "stored ids", [item.ids for item in items])
+    labels = _all_or_none(name, "labels of their places", [item.labels for item in items])
     return Items(
         values=_join(name, [item.values for item in items], ragged),
         sample=torch.tensor([number for number, _ in present]),
@@ -146,6 +151,7 @@ def _collate_items(name: str, samples: Sequence[Sample]) -> Items:
         lengths=torch.tensor([len(item.values) for item in items]) if ragged else None,
         tokenizer_values=_join(name, views, ragged) if views else None,
         ids=_join(name, ids, ragged=True) if ids else None,
+        labels=_join(name, labels, ragged) if labels else None,
     )
 
 

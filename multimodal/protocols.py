@@ -294,6 +294,9 @@ class Shown(NamedTuple):
 class Corruption(ABC):
     """What the encoder sees at the hidden positions."""
 
+    hides_places: ClassVar[bool] = False
+    """Whether it shows tokens whose places are not to be known."""
+
     @abstractmethod
     def __call__(self, embed: Embed, tokens: Tokens, masked: Tensor, seed: Tensor) -> Shown:
         """Return what is shown where ``masked`` (``(n,)`` bool); ``seed``: ``(items,)`` int64."""

@@ -80,6 +80,16 @@ def test_stored_ids_lie_end_to_end_and_all_items_or_none_bring_them():
         collate([Sample("0", {"a": items[0]}), Sample("1", {"a": Item(torch.zeros(2, 2))})])
 
 
+def test_labels_of_places_are_stacked_or_lie_end_to_end_like_the_values():
+    pictures = [Item(torch.zeros(1, 2, 3), labels=torch.full((2, 3), number, dtype=torch.int16)) for number in range(2)]
+    labels = collate([Sample(str(number), {"a": item}) for number, item in enumerate(pictures)]).items["a"].labels
+    assert labels.shape == (2, 2, 3) and labels.dtype == torch.int16 and labels[1].eq(1).all()
+    sounds = [Item(torch.zeros(count, 4), ragged=True, labels=torch.arange(count)) for count in (2, 3)]
+    assert collate([Sample(str(number), {"a": item}) for number, item in enumerate(sounds)]).items["a"].labels.tolist() == [0, 1, 0, 1, 2]
+    with pytest.raises(ValueError, match="1 of 2 items of modality 'a' have labels of their places; all or none must"):
+        collate([Sample("0", {"a": pictures[0]}), Sample("1", {"a": Item(torch.zeros(1, 2, 3))})])
+
+
 @pytest.mark.parametrize(
     ("first", "second", "message"),
     [

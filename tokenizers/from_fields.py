@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from multimodal.batch import Item
-from multimodal.protocols import Moments, Tokenizer, Transform
+from multimodal.protocols import LabelledTransform, Moments, Tokenizer, Transform
 
 _FIELD = re.compile(r"[a-z0-9_+-]+(\.[a-z0-9_+-]+)*")
 
@@ -22,13 +22,15 @@ class FromFields(Transform):
         transform: what is done with the file.
 
     Raises:
-        ValueError: no fields, or a name that no field can have.
+        ValueError: no fields, a name that no field can have, or a transform that reads a second field, which this one would not hand on.
     """
 
     def __init__(self, fields: list[str], transform: Transform) -> None:
         wrong = [name for name in fields if not _FIELD.fullmatch(name)]
         if wrong or not fields:
             raise ValueError(f"fields must be names such as png or left.png, in lower case, got {wrong or fields}.")
+        if isinstance(transform, LabelledTransform):
+            raise ValueError(f"a {type(transform).__name__} reads labels from a field of its own: name its fields in its own settings.")
         self.fields, self.transform = list(fields), transform
 
     @property

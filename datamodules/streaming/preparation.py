@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
@@ -14,7 +15,7 @@ from multimodal.datamodules.shards.keys import stable_hash
 from multimodal.datamodules.shards.reader import RawSample
 from multimodal.datamodules.tokenizing.stored_ids import StoredView, StoredViews
 from multimodal.errors import SampleError
-from multimodal.protocols import Transform
+from multimodal.protocols import LabelledTransform, Transform
 
 LABEL = "label"
 
@@ -36,7 +37,7 @@ class SamplePreparation:
         self.transforms = dict(transforms)
         self.numbers = {name: number for number, name in enumerate(classes)}
         self.seed, self.train, self.stored = seed, train, stored
-        self._files = frozenset({METADATA}.union(*(transform.extensions for transform in self.transforms.values())))
+        self._files = frozenset({METADATA}.union(*(_fields_of(transform) for transform in self.transforms.values())))
 
     def wanted(self, source: int, turn: int, key: str) -> frozenset[str]:
         """Return the fields that the preparation of a sample reads."""
@@ -46,7 +47,7 @@ class SamplePreparation:
         for name, transform in self.transforms.items():
             view = self._view(name, source, turn, key)
             fields.update(() if view is None else (view.field,))
-            fields.update(() if view is not None and view.values_are_ids else transform.extensions)
+            fields.update(() if view is not None and view.values_are_ids else _fields_of(transform))
         return frozenset(fields)
 
     def _view(self, name: str, source: int, turn: int, key: str) -> StoredView | None:
@@ -88,13 +89,14 @@ class SamplePreparation:
         return replace(self._made(raw, field, transform, view.generator()), ids=ids)
 
     def _made(self, raw: RawSample, field: str, transform: Transform, generator: torch.Generator) -> Item:
-        try:
-            return transform(transform.decode(raw.fields[field]), generator, self.train)
-        except ValueError as error:
-            raise SampleError(raw.shard, raw.key, field, str(error)) from error
-        except Exception as error:
-            error.add_note(f"while preparing shard {raw.shard}, key {raw.key!r}, field {field!r}")
-            raise
+        with _about(raw, field):
+            decoded = transform.decode(raw.fields[field])
+            if not isinstance(transform, LabelledTransform):
+                return transform(decoded, generator, self.train)
+        second = next((extension for extension in transform.label_extensions if extension in raw.names), None)
+        with _about(raw, second or field):
+            labels = None if second is None else transform.decode_labels(raw.fields[second])
+            return transform.labelled(decoded, labels, generator, self.train)
 
     def _labels(self, raw: RawSample) -> dict[str, int]:
         try:
@@ -109,6 +111,23 @@ class SamplePreparation:
         if not isinstance(label, str) or label not in self.numbers:
             raise SampleError(raw.shard, raw.key, METADATA, f"unknown label {label!r}; the index lists {len(self.numbers)} classes.")
         return {LABEL: self.numbers[label]}
+
+
+def _fields_of(transform: Transform) -> tuple[str, ...]:
+    labels = transform.label_extensions if isinstance(transform, LabelledTransform) else ()
+    return (*transform.extensions, *labels)
+
+
+@contextmanager
+def _about(raw: RawSample, field: str) -> Iterator[None]:
+    """Say in errors which field of which sample they are about."""
+    try:
+        yield
+    except ValueError as error:
+        raise SampleError(raw.shard, raw.key, field, str(error)) from error
+    except Exception as error:
+        error.add_note(f"while preparing shard {raw.shard}, key {raw.key!r}, field {field!r}")
+        raise
 
 
 def sample_seed(seed: int, turn: int, source: int, key: str) -> int:

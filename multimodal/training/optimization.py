@@ -5,13 +5,15 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import lightning as L
-import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from multimodal.nn import layer_of
+from multimodal.nn.zero import zero_of as zero_of_parameters
+
+FIRST_RATE = 1e-6  # of the warm-up, as a share of the rate it grows to
 
 
 def parameter_groups(
@@ -82,8 +84,7 @@ def total_steps(trainer: L.Trainer) -> int:
 
 def zero_of(modules: Iterable[nn.Module]) -> Tensor:
     """Return a scalar 0 that every trainable parameter of the modules gets a gradient of 0 from, whatever its value."""
-    empty = [parameter.flatten()[:0].sum() for module in modules for parameter in module.parameters() if parameter.requires_grad]
-    return torch.stack(empty).sum() if empty else torch.zeros(())
+    return zero_of_parameters(parameter for module in modules for parameter in module.parameters())
 
 
 class WarmupCosine(LambdaLR):
@@ -108,5 +109,35 @@ class WarmupCosine(LambdaLR):
                 return (step + 1) / (warmup_steps + 1)  # the first step learns too
             done = min((step - warmup_steps) / max(total_steps - warmup_steps, 1), 1.0)
             return final + (1 - final) * (1 + math.cos(math.pi * done)) / 2
+
+        super().__init__(optimizer, factor)
+
+
+class WarmupPolynomial(LambdaLR):
+    """A power of what is left of the run, times a linear warm-up (mmseg's poly; BEiT's segmentation).
+
+    Args:
+        optimizer: its learning rates are those that the decay starts from.
+        total_steps: optimizer steps of the whole run.
+        warmup_steps: in which the rate grows from a millionth of what the decay says; 0: none. BEiT: 1500 of 160,000.
+        power: of the share of the steps that is left, above 0. 1: a straight line.
+        final: last learning rate as a share of the first, in [0, 1].
+
+    Raises:
+        ValueError: a setting outside its range.
+    """
+
+    def __init__(self, optimizer: Optimizer, total_steps: int, warmup_steps: int = 1500, power: float = 1.0, final: float = 0.0) -> None:
+        if warmup_steps < 0:
+            raise ValueError(f"warmup_steps must be at least 0, got {warmup_steps}.")
+        if power <= 0:
+            raise ValueError(f"power must be above 0, got {power}.")
+        if not 0 <= final <= 1:
+            raise ValueError(f"final must be a share of the first rate in [0, 1], got {final}.")
+
+        def factor(step: int) -> float:
+            left = 1 - min(step / max(total_steps, 1), 1.0)
+            decayed = final + (1 - final) * left**power
+            return decayed * (FIRST_RATE + (1 - FIRST_RATE) * min(step / warmup_steps, 1.0) if warmup_steps else 1.0)
 
         super().__init__(optimizer, factor)

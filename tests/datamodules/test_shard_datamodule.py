@@ -72,6 +72,13 @@ def damage(folder, old, new):
     assert hit
 
 
+def test_evaluation_may_have_a_batch_size_of_its_own(make_module):
+    module = make_module(eval_batch_size=1, val_split="train")
+    assert {len(batch.keys) for batch in module.val_dataloader()} == {1}
+    assert max(len(batch.keys) for batch in module.train_dataloader()) == 4
+    assert max(len(batch.keys) for batch in make_module(module.shards[0], val_split="train").val_dataloader()) > 1
+
+
 def test_batches_hold_values_labels_and_seeds(make_module):
     module = make_module()
     assert module.classes == ["c0", "c1", "c2", "c3"]
@@ -171,6 +178,7 @@ def test_settings_are_checked():
         ShardDataModule([])
     for settings, message in [
         ({"batch_size": 0}, "batch_size must"),
+        ({"eval_batch_size": 0}, "batch_size must"),
         ({"seed": -1}, "seed must"),
         ({"max_bad_fraction": 2.0}, "max_bad_fraction must"),
     ]:

@@ -8,12 +8,12 @@ import torch
 from torch import nn
 
 from multimodal.nn import Attention, Encoder
-from multimodal.training.optimization import WarmupCosine, optimization, parameter_groups, plain_name
+from multimodal.training.optimization import WarmupCosine, WarmupPolynomial, optimization, parameter_groups, plain_name
 
 
-def rates(total: int, **settings) -> list[float]:
+def rates(total: int, kind=WarmupCosine, **settings) -> list[float]:
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=2.0)
-    schedule = WarmupCosine(optimizer, total, **settings)
+    schedule = kind(optimizer, total, **settings)
     values = []
     for _ in range(total + 3):
         values.append(optimizer.param_groups[0]["lr"])
@@ -107,6 +107,28 @@ def test_schedules_keep_the_ratios_of_the_layers():
         for scheduler, optimizer_of in ((schedule, optimizer), (one, plain)):
             optimizer_of.step()
             scheduler.step()
+
+
+def test_the_polynomial_schedule_is_that_of_mmseg():
+    found = rates(100, WarmupPolynomial, warmup_steps=10, power=0.9)
+    for step, rate in enumerate(found[:101]):
+        regular = 2.0 * (1 - step / 100) ** 0.9
+        ramp = 1 - (1 - step / 10) * (1 - 1e-6) if step < 10 else 1.0
+        assert rate == pytest.approx(regular * ramp)
+    assert found[-1] == 0 and found[0] == pytest.approx(2e-6)
+
+
+def test_the_polynomial_schedule_may_end_above_zero_and_start_at_once():
+    found = rates(4, WarmupPolynomial, warmup_steps=0, final=0.5)
+    assert found == pytest.approx([2.0, 1.75, 1.5, 1.25, 1.0, 1.0, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"), [({"warmup_steps": -1}, "warmup_steps"), ({"power": 0.0}, "power"), ({"final": 2.0}, "final")]
+)
+def test_settings_of_the_polynomial_schedule_are_checked(setting, message):
+    with pytest.raises(ValueError, match=f"{message} must be"):
+        rates(4, WarmupPolynomial, **setting)
 
 
 def test_biases_and_class_tokens_of_two_axes_are_not_decayed():

@@ -1,9 +1,11 @@
 import pytest
 import torch
 
+from multimodal.batch import Item
 from multimodal.datamodules.shards.reader import RawSample
 from multimodal.datamodules.streaming.preparation import SamplePreparation, sample_seed
 from multimodal.errors import SampleError
+from multimodal.protocols import LabelledTransform
 
 
 def raw(key="a", **fields):
@@ -48,6 +50,47 @@ def test_what_happens_to_a_sample_depends_on_seed_epoch_source_and_key_only(prep
 def test_bad_samples_say_where_and_why(preparation, fields, message):
     with pytest.raises(SampleError, match=message):
         preparation(raw(**fields), 0, 0)
+
+
+class SignTransform(LabelledTransform):
+    """A number, and a letter that says its sign."""
+
+    extensions, label_extensions = ("num",), ("sign", "letter")
+
+    def decode(self, data):
+        return float(data)
+
+    def decode_labels(self, data):
+        if data not in (b"+", b"-"):
+            raise ValueError(f"not a sign: {data!r}")
+        return 1 if data == b"+" else 0
+
+    def labelled(self, decoded, labels, generator, train):
+        if labels is not None and (decoded >= 0) != bool(labels):
+            raise ValueError(f"{decoded} has the other sign")
+        return Item(torch.tensor([decoded]), labels=torch.tensor([-1 if labels is None else labels]))
+
+
+def test_labels_of_places_come_from_a_field_of_their_own():
+    preparation = SamplePreparation({"number": SignTransform()}, [], 0, True)
+    assert preparation.wanted(0, 0, "a") == {"num", "sign", "letter", "json"}
+    for fields, expected in (({"sign": b"-"}, 0), ({"letter": b"-"}, 0), ({}, -1)):
+        assert preparation(raw(num=b"-4", **fields), 0, 0).items["number"].labels.tolist() == [expected]
+    with pytest.raises(SampleError, match=r"none of the fields wanted \(num\)"):
+        preparation(raw(sign=b"+"), 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"num": b"x", "sign": b"+"}, "key 'a', field 'num': could not convert"),
+        ({"num": b"4", "sign": b"?"}, "key 'a', field 'sign': not a sign"),
+        ({"num": b"4", "letter": b"-"}, "key 'a', field 'letter': 4.0 has the other sign"),
+    ],
+)
+def test_the_field_at_fault_is_named(fields, message):
+    with pytest.raises(SampleError, match=message):
+        SamplePreparation({"number": SignTransform()}, [], 0, True)(raw(**fields), 0, 0)
 
 
 def test_other_errors_of_a_transform_say_where(transforms, monkeypatch):
