@@ -125,9 +125,16 @@ class Modality(Input):
         return self.tokenizer.vocab_sizes
 
     @property
+    def predicted(self) -> Tokenizer | Target:
+        """What makes of values what is to be predicted."""
+        found = self.target if self.tokenizer is None else self.tokenizer
+        assert found is not None
+        return found
+
+    @property
     def field_names(self) -> tuple[str, ...]:
         """A name for each field of the ids that are predicted; nothing where vectors are."""
-        return self.target.field_names if self.tokenizer is None else self.tokenizer.field_names
+        return self.predicted.field_names
 
     def train(self, mode: bool = True) -> Modality:
         """Set the mode of all parts but the tokenizer, which stays frozen."""
@@ -155,9 +162,10 @@ class Modality(Input):
         found = self.ids(items) if self.tokenizer is not None else self.target(items, tokens)
         if len(found) != len(tokens.inputs):
             source = type(self.tokenizer or self.target).__name__ + ("" if items.ids is None else " (as stored)")
+            what = "targets" if self.tokenizer is None else "ids"
             raise ValueError(
-                f"{source} gives {len(found)} {'targets' if self.tokenizer is None else 'ids'} where {type(self.embed).__name__} gives {len(tokens.inputs)} tokens for "
-                f"{len(items)} items: match the tokenizer's or teacher's view and stride with the patch size."
+                f"{source} gives {len(found)} {what} where {type(self.embed).__name__} gives {len(tokens.inputs)} tokens for {len(items)} "
+                "items: match the tokenizer's or teacher's view and stride with the patch size."
             )
         return found
 
@@ -173,6 +181,7 @@ class Modality(Input):
         shown, as_mask, visible = self.corruption(self.embed, tokens, masked, items.seed)
         if visible is not None and self.decoder is None:
             raise ValueError(f"{type(self.corruption).__name__} keeps hidden tokens from the encoder: set a decoder, which predicts them.")
+        masked = masked if visible is None else masked & ~visible
         return MaskedView(shown, targets, masked, as_mask, visible, self._sequence(items)[tokens.item])
 
     def _sequence(self, items: Items) -> Tensor:

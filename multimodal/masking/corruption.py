@@ -37,18 +37,26 @@ class MaskReplaceKeep(Corruption):
 
 
 class Drop(Corruption):
-    """Leave hidden tokens out: the encoder works on the visible ones alone, and a decoder predicts (MAE, https://arxiv.org/abs/2111.06377)."""
+    """Leave hidden tokens out: the encoder works on the visible ones alone, and a decoder predicts (MAE, https://arxiv.org/abs/2111.06377).
+
+    An item that would be hidden as a whole shows its first token, which is then not predicted: there must be something to predict from.
+    """
 
     def __call__(self, embed: Embed, tokens: Tokens, masked: Bool[Tensor, " n"], seed: Int[Tensor, " items"]) -> Shown:
         """Return the tokens, and True at the visible ones."""
-        return Shown(tokens, torch.zeros_like(masked), visible=~masked)
+        shown = torch.zeros_like(tokens.lengths).index_add_(0, tokens.item, (~masked).to(tokens.lengths.dtype))
+        first = (shown == 0)[tokens.item] & (tokens.position == 0)
+        return Shown(tokens, torch.zeros_like(masked), visible=~masked | first)
 
 
 class HidePlaces(Corruption):
     """Show a token but not its place, which can then be predicted (MP3, https://arxiv.org/abs/2207.07611; DropPos, arXiv 2309.03576).
 
-    Added positions are left out, relative ones count the token as one without a place, like the class token.
+    Added positions are left out, relative ones count the token as one without a place, like the class token. An encoder that reads the
+    order of tokens would know the places all the same, and is refused.
     """
+
+    hides_places = True
 
     def __call__(self, embed: Embed, tokens: Tokens, masked: Bool[Tensor, " n"], seed: Int[Tensor, " items"]) -> Shown:
         """Return the tokens, the hidden ones without their places."""

@@ -11,9 +11,9 @@ from multimodal.protocols import Masking, Tokens
 class MixedMasking(Masking):
     """Share the places of several items among them, so that together they fill one grid (MixedAE, https://arxiv.org/abs/2303.17152).
 
-    Items in a row make a group. Each place is seen of one item of its group, drawn at random, and the group is encoded as one sequence; each
-    item sees an equal share of the places, to one. The last items of a batch, where these are no full group, see as many places, and the
-    sequence has fewer tokens.
+    Items in a row make a group. Each place is seen of one item of its group, drawn at random, and the group is encoded as one sequence;
+    each item sees an equal share of the places, to one. The last items of a batch, where these are no full group, see as many places, and
+    the sequence has fewer tokens.
 
     Unlike other maskings, what an item sees depends on the items before it in the batch.
 

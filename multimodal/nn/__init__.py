@@ -3,13 +3,15 @@
 from multimodal.nn.attention import Attention
 from multimodal.nn.bias import Alibi, BucketedBias, PositionBias, RelativeBias2d
 from multimodal.nn.block import Block, BlockParts, DeepNormBlock, ParallelBlock, PostNormBlock, initialize_linear
+from multimodal.nn.branch import Branch
 from multimodal.nn.content_bias import ContentBias, GatedBias, RelativeKeyQuery
 from multimodal.nn.decoder import Decoder
-from multimodal.nn.encoder import Encoded, Encoder, layer_of, pool_mean
+from multimodal.nn.encoder import Encoded, Encoder
 from multimodal.nn.frozen import Frozen
+from multimodal.nn.layer_numbers import layer_of
 from multimodal.nn.mlp import GatedMlp, GeGlu, Mlp, SwiGlu
 from multimodal.nn.norm import DropPath, LayerNorm, LayerScale, RmsNorm
-from multimodal.nn.packing import Packing
+from multimodal.nn.packing import Packing, pool_mean
 from multimodal.nn.plan import AttentionPlan
 from multimodal.nn.positions import (
     ConvPosition,
@@ -28,6 +30,7 @@ __all__ = [
     "AttentionPlan",
     "Block",
     "BlockParts",
+    "Branch",
     "BucketedBias",
     "ContentBias",
     "ConvPosition",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -24,6 +25,9 @@ class PositionBias(nn.Module, ABC):
     Args:
         num_heads: of the attention.
     """
+
+    reads_order: ClassVar[bool] = False
+    """Whether it depends on the order in which tokens are given, and not on their places alone."""
 
     def __init__(self, num_heads: int) -> None:
         super().__init__()
@@ -112,6 +116,8 @@ class BucketedBias(PositionBias):
     Raises:
         ValueError: numbers that leave no buckets.
     """
+
+    reads_order = True
 
     def __init__(self, num_heads: int, num_buckets: int = 320, max_distance: int = 800) -> None:
         super().__init__(num_heads)

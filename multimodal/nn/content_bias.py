@@ -74,6 +74,8 @@ class RelativeKeyQuery(ContentBias):
         max_length: most tokens of a sequence.
     """
 
+    reads_order = True
+
     def __init__(self, num_heads: int, head_dim: int, max_length: int = 512) -> None:
         super().__init__()
         self.max_length = max_length

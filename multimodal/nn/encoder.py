@@ -5,8 +5,7 @@ Letters in shapes: n tokens, s sequences, d width, a axes, r register tokens, p 
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import Literal, NamedTuple, cast, get_args
@@ -28,11 +27,10 @@ from multimodal.nn.packing import Packing
 from multimodal.nn.plan import AttentionPlan, Experts, places_of
 from multimodal.nn.positions import ConvPosition, RotaryPosition, can_be_read
 from multimodal.nn.special import SpecialTokens
+from multimodal.nn.zero import zero_of
 from multimodal.recorded import Recorded
 
 NormAt = Literal["output", "input", "none"]
-BEFORE_LAYERS = re.compile(r"encoder\.(special|convolution|input_norm)\.|modalities\.[^.]+\.embed\.|embeds\.")
-LAYER = re.compile(r"encoder\.blocks\.(\d+)\.")
 
 
 class Encoded(NamedTuple):
@@ -112,14 +110,7 @@ class Encoder(Recorded, nn.Module):
         checkpoint_activations: bool = False,
     ) -> None:
         super().__init__()
-        _check_sizes(
-            dim=dim,
-            depth=depth,
-            num_heads=num_heads,
-            num_experts=num_experts,
-            global_every=global_every,
-            window=1 if window is None else window,
-        )
+        _check_sizes(dim=dim, depth=depth, num_heads=num_heads, num_experts=num_experts, global_every=global_every, window=window)
         if not 0 <= drop_path < 1:
             raise ValueError(f"drop_path must be in [0, 1), got {drop_path}.")
         if norm_at not in get_args(NormAt):
@@ -153,20 +144,13 @@ class Encoder(Recorded, nn.Module):
         if bias is None and any(isinstance(module, GatedBias) for module in self.modules()):
             raise ValueError("GatedBias scales the encoder's position bias: give the encoder one (bias: multimodal.nn.BucketedBias).")
 
-    def branch(self, layers: Sequence[int]) -> nn.ModuleList:
-        """Return new layers like those of the encoder, to be run by ``forward_branch``.
-
-        Args:
-            layers: the number, from 0, of the layer that each stands in for: its stochastic depth and first weights are that one's.
-        """
-        blocks = nn.ModuleList()
-        for number in layers:
-            layer = self._make_block(number)
-            layer.initialize(number + 1)
-            if self._make_bias is not None:
-                layer.attn.set_position_bias(self._make_bias(self.num_heads))
-            blocks.append(layer)
-        return blocks
+    def new_layer(self, number: int) -> nn.Module:
+        """Return a new layer in the place of layer ``number`` (from 0): its kind, its stochastic depth and its first weights."""
+        layer = build(partial(self._make_block, number), self.num_experts)
+        layer.initialize(number + 1)
+        if self._make_bias is not None:
+            _experts_of(layer)[0].attn.set_position_bias(self._make_bias(self.num_heads))
+        return layer
 
     def _leave_out_first_norm(self) -> None:
         for layer in self.layers(0):
@@ -180,7 +164,7 @@ class Encoder(Recorded, nn.Module):
     def layers(self, number: int | None = None) -> list[Block]:
         """Return the blocks of all layers, or of layer ``number``; of a multiway encoder those of each expert."""
         blocks = self.blocks if number is None else [self.blocks[number]]
-        return [expert for block in blocks for expert in (getattr(block, "experts", None) or [block])]
+        return [expert for block in blocks for expert in _experts_of(block)]
 
     def forward(
         self,
@@ -213,8 +197,8 @@ class Encoder(Recorded, nn.Module):
         indices: Sequence[int] = (),
         expert: Int[Tensor, " n"] | None = None,
         wanted: Bool[Tensor, " n"] | None = None,
-    ) -> tuple[Encoded, list[Float[Tensor, "n d"]]]:
-        """Encode, and return also all tokens after the layers ``indices`` (from 0; before the final norm)."""
+    ) -> tuple[Encoded, list[Float[Tensor, "_ d"]]]:
+        """Encode, and return also the tokens after the layers ``indices`` (from 0; before the final norm); see ``forward_layers``."""
         encoded, layers = self.forward_layers(tokens, sequence, coordinates, indices, expert, wanted)
         return encoded, [layer.tokens for layer in layers]
 
@@ -227,15 +211,18 @@ class Encoder(Recorded, nn.Module):
         expert: Int[Tensor, " n"] | None = None,
         wanted: Bool[Tensor, " n"] | None = None,
     ) -> tuple[Encoded, list[Encoded]]:
-        """Encode, and return also what stands after the layers ``indices``, the first one first, special tokens included."""
+        """Encode, and return also what stands after the layers ``indices``, before the final norm, special tokens included.
+
+        The first layer comes first; of the last layer of all only the tokens ``wanted`` are there.
+        """
         expert = expert if self.num_experts > 1 else None
         if self.special is None:
-            x, seen = self._forward_packed(tokens, sequence, coordinates, expert, indices, wanted)
+            x, seen = self.forward_packed(tokens, sequence, coordinates, expert, indices, wanted)
             return Encoded(x, None), [Encoded(layer, None) for layer in seen]
         given = len(tokens)
         tokens, sequence, coordinates, expert, owners, num_sequences = self.special.prepend(tokens, sequence, coordinates, expert)
         wanted = None if wanted is None else F.pad(wanted, (len(tokens) - given, 0), value=True)
-        x, seen = self._forward_packed(tokens, sequence, coordinates, expert, indices, wanted)
+        x, seen = self.forward_packed(tokens, sequence, coordinates, expert, indices, wanted)
         read = partial(self._read, owners=owners, num_sequences=num_sequences)
         return read(x), [read(layer) for layer in seen]
 
@@ -245,48 +232,27 @@ class Encoder(Recorded, nn.Module):
         firsts, start = self.special.read(x, owners, num_sequences), len(owners) * self.special.count
         return Encoded(x[start:], firsts[:, 0], firsts[:, 1:] if self.special.count > 1 else None)
 
-    def forward_branch(
+    def forward_packed(
         self,
-        blocks: nn.ModuleList,
-        class_token: Float[Tensor, "s d"],
         tokens: Float[Tensor, "n d"],
         sequence: Int[Tensor, " n"],
         coordinates: Shaped[Tensor, "n a"] | None = None,
+        expert: Int[Tensor, " n"] | None = None,
+        indices: Sequence[int] = (),
         wanted: Bool[Tensor, " n"] | None = None,
-    ) -> Float[Tensor, "_ d"]:
-        """Run other layers, with the positions and the final norm of this encoder.
+        blocks: nn.ModuleList | None = None,
+    ) -> tuple[Float[Tensor, "_ d"], list[Float[Tensor, "_ d"]]]:
+        """Encode tokens among which the class and register tokens are already: what the other ways to encode packed sequences come down to.
 
         Args:
-            blocks: from ``branch``.
-            class_token: of each sequence, from wherever; it takes the place of the learned one.
-            tokens: of the sequences, from some layer.
-            sequence: of each token, as in ``forward``.
+            tokens: of all sequences; special tokens have the coordinates -1.
+            sequence: as in ``forward``.
             coordinates: as in ``forward``.
-            wanted: True at the tokens to return; None: all.
+            expert: as in ``forward``.
+            indices: layers whose tokens to return too (from 0; before the final norm).
+            wanted: True at the tokens to return, of the output and of the last layer.
+            blocks: layers that run in place of the encoder's and of what comes before them; the final norm follows. They are all global.
         """
-        count = len(class_token)
-        wanted = None if wanted is None else F.pad(wanted, (count, 0))
-        x, _ = self._forward_packed(
-            torch.cat([class_token, tokens]),
-            torch.cat([torch.arange(count, device=sequence.device), sequence]),
-            None if coordinates is None else F.pad(coordinates, (0, 0, count, 0), value=-1),
-            expert=None,
-            indices=(),
-            wanted=wanted,
-            blocks=blocks,
-        )
-        return x[count:] if wanted is None else x
-
-    def _forward_packed(
-        self,
-        tokens: Tensor,
-        sequence: Tensor,
-        coordinates: Tensor | None,
-        expert: Tensor | None,
-        indices: Sequence[int],
-        wanted: Tensor | None,
-        blocks: nn.ModuleList | None = None,
-    ) -> tuple[Tensor, list[Tensor]]:
         packing = Packing.from_sequence(sequence)
         experts = None if expert is None else Experts.of(packing.pack(expert), self.num_experts)
         if experts is not None and len(experts.inverse) < len(tokens):
@@ -294,16 +260,16 @@ class Encoder(Recorded, nn.Module):
         self._check_coordinates(coordinates)
         places = None if coordinates is None or not self._needs_places else places_of(packing, coordinates)
         if not packing.groups:
-            tokens = tokens + _zero_of(self.parameters())  # a step of no tokens gives every parameter a gradient
+            tokens = tokens + zero_of(self.parameters())  # a step of no tokens gives every parameter a gradient
         plans = self._plans(
             AttentionPlan(packing, places=places, experts=experts), None if coordinates is None else packing.pack(coordinates)
         )
-        last = None if wanted is None or self.depth - 1 in indices or experts is not None else packing.pack(wanted).nonzero()[:, 0]
+        last = None if wanted is None or experts is not None else packing.pack(wanted).nonzero()[:, 0]
         x, seen = self._run(packing.pack(tokens), plans, indices, last, blocks)
-        seen = [packing.unpack(layer) for layer in seen]
-        if last is None:
-            return packing.unpack(x) if wanted is None else packing.unpack(x)[wanted], seen
-        return x if packing.order is None else x[packing.order[last].argsort()], seen
+        whole = len(seen) - (blocks is None and self.depth - 1 in indices)  # layers of which all tokens are there
+        made = [packing.unpack(layer, last) for layer in (x, *seen[whole:])]
+        made = made if wanted is None or last is not None else [layer[wanted] for layer in made]
+        return made[0], [packing.unpack(layer) for layer in seen[:whole]] + made[1:]
 
     def forward_dense(
         self,
@@ -348,7 +314,7 @@ class Encoder(Recorded, nn.Module):
         wanted: Tensor | None = None,
         blocks: nn.ModuleList | None = None,
     ) -> tuple[Tensor, list[Tensor]]:
-        """Return the tokens after the encoder, all or those at packed positions ``wanted``, and all after the layers ``indices``.
+        """Return the tokens after the encoder, all or those at packed positions ``wanted``, and those after the layers ``indices``.
 
         With ``blocks``, these run in place of the encoder's layers and of what comes before them.
         """
@@ -360,7 +326,7 @@ class Encoder(Recorded, nn.Module):
         seen, layers = [], self.blocks if blocks is None else blocks
         recompute = self.checkpoint_activations and self.training and torch.is_grad_enabled()
         for index, block in enumerate(layers):
-            plan = everywhere if index % self.global_every == 0 else local
+            plan = everywhere if blocks is not None or index % self.global_every == 0 else local
             own = wanted if index == len(layers) - 1 else None
             x = checkpoint(block, x, plan, own, use_reentrant=False) if recompute else block(x, plan, own)
             if index in indices:
@@ -391,6 +357,12 @@ class Encoder(Recorded, nn.Module):
         bias = self.bias if self.bias is not None else self.layers(0)[0].attn.position_bias
         return cast(PositionBias | None, bias)
 
+    @property
+    def reads_order(self) -> bool:
+        """Whether the order in which tokens are given changes what becomes of them, and not their places alone."""
+        parts = list(self.modules())[1:]
+        return self.window is not None or self.convolution is not None or any(getattr(part, "reads_order", False) for part in parts)
+
     @cached_property
     def _needs_places(self) -> bool:
         return any(isinstance(module, PositionBias | ContentBias) for module in self.modules())
@@ -408,15 +380,15 @@ def _rotation(rotary: RotaryPosition | None, coordinates: Tensor | None) -> Call
     return partial(rotary, angles=rotary.angles(coordinates))
 
 
-def _check_sizes(**sizes: int) -> None:
+def _check_sizes(**sizes: int | None) -> None:
     for name, size in sizes.items():
-        if size < 1:
+        if size is not None and size < 1:
             raise ValueError(f"{name} must be at least 1, got {size}.")
 
 
-def _zero_of(parameters: Iterable[Tensor]) -> Tensor:
-    """Return a scalar 0 that every parameter gets a gradient of 0 from, whatever its value."""
-    return torch.stack([parameter.flatten()[:0].sum() for parameter in parameters]).sum()
+def _experts_of(block: nn.Module) -> list[Block]:
+    """Return the blocks of a layer: one for each expert."""
+    return list(getattr(block, "experts", None) or [block])
 
 
 def _make_block(make: Callable[[BlockParts], Block], parts: BlockParts, drop_path: float, number: int) -> Block:
@@ -426,34 +398,3 @@ def _make_block(make: Callable[[BlockParts], Block], parts: BlockParts, drop_pat
 
 def _attention(make: Callable[[int, int], Attention], num_heads: int, dim: int) -> Attention:
     return make(dim, num_heads)
-
-
-def pool_mean(tokens: Float[Tensor, "n d"], sequence: Int[Tensor, " n"], num_sequences: int) -> Float[Tensor, "s d"]:
-    """Return the mean token of each sequence; zeros for a sequence without tokens."""
-    total = tokens.new_zeros(num_sequences, tokens.shape[-1]).index_add_(0, sequence, tokens)
-    count = torch.bincount(sequence, minlength=num_sequences).clamp(min=1)
-    return total / count[:, None]
-
-
-def layer_of(name: str, depth: int) -> int:
-    """Return the layer of a parameter for learning rates that decay with depth, as BEiT counts (``unilm beit/optim_factory.py``).
-
-    0: what comes before the layers: the embeddings of modalities, class and register tokens, the convolution, a norm at the input.
-    i + 1: layer i, its own position bias included. ``depth + 1``: all else: the final norm, heads, a position bias shared by all layers.
-
-    Args:
-        name: of the parameter in a model that has its encoder as ``encoder`` and its embeddings as ``modalities.*.embed`` or ``embeds.*``.
-        depth: layers of the encoder.
-
-    Raises:
-        ValueError: the name is of a layer that the encoder does not have.
-    """
-    name = name.replace("_orig_mod.", "")  # what torch.compile puts between
-    if BEFORE_LAYERS.match(name):
-        return 0
-    layer = LAYER.match(name)
-    if layer is None:
-        return depth + 1
-    if int(layer[1]) >= depth:
-        raise ValueError(f"{name} is of layer {layer[1]} (from 0), the encoder has a depth of {depth}.")
-    return int(layer[1]) + 1

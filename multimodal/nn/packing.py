@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import cast
 
 import torch
-from jaxtyping import Bool, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -86,8 +86,10 @@ class Packing:
         """Return what belongs to the tokens in packed order."""
         return x if self.order is None else x.index_select(0, self.order)
 
-    def unpack(self, x: Shaped[Tensor, "n ..."]) -> Shaped[Tensor, "n ..."]:
-        """Undo ``pack``."""
+    def unpack(self, x: Shaped[Tensor, "m ..."], kept: Int[Tensor, " m"] | None = None) -> Shaped[Tensor, "m ..."]:
+        """Undo ``pack``; ``kept``: the packed positions, in ascending order, that ``x`` is of; None: all."""
+        if kept is not None:
+            return x if self.order is None else x[self.order[kept].argsort()]
         return x if self.inverse is None else x.index_select(0, self.inverse)
 
     def blocks(self, x: Shaped[Tensor, "n ..."]) -> list[Tensor]:
@@ -101,3 +103,10 @@ class Packing:
         """Undo ``blocks``."""
         flat = [block.flatten(0, 1) for block in blocks]
         return flat[0] if len(flat) == 1 else torch.cat(flat)
+
+
+def pool_mean(tokens: Float[Tensor, "n d"], sequence: Int[Tensor, " n"], num_sequences: int) -> Float[Tensor, "s d"]:
+    """Return the mean token of each sequence; zeros for a sequence without tokens."""
+    total = tokens.new_zeros(num_sequences, tokens.shape[-1]).index_add_(0, sequence, tokens)
+    count = torch.bincount(sequence, minlength=num_sequences).clamp(min=1)
+    return total / count[:, None]

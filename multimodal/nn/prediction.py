@@ -32,7 +32,10 @@ class Prediction(NamedTuple):
 
 
 class TokenHead(Recorded, nn.Module, ABC):
-    """Compares what it predicts for hidden tokens with what was hidden. Its constructor takes the width and the sizes of the target first."""
+    """Compares what it predicts for hidden tokens with what was hidden.
+
+    Its constructor takes the width and the sizes of the target first.
+    """
 
     @abstractmethod
     def predict(self, hidden: Tensor, truth: Tensor) -> Prediction:
@@ -96,6 +99,8 @@ class PredictionHead(TokenHead):
 
     def check(self, truth: Tensor) -> None:
         """Look whether ids are of the vocabularies; see ``TokenHead.check``."""
+        if truth.is_floating_point():
+            raise ValueError(f"its target gives vectors of {truth.shape[-1]} values, a PredictionHead predicts ids: leave head out.")
         largest = truth.view(len(truth), -1).amax(0).tolist()
         if len(largest) != len(self.vocab_sizes) or any(x >= size for x, size in zip(largest, self.vocab_sizes, strict=True)):
             raise ValueError(f"its tokenizer gives ids up to {tuple(largest)}, but the head's vocab_sizes are {self.vocab_sizes}.")
@@ -110,8 +115,8 @@ class RegressionHead(TokenHead):
     Args:
         dim: width of the tokens.
         sizes: width of the vectors, alone.
-        loss: of a token: the "mse", the mean over the vector of squared differences (MAE); "smooth_l1" (data2vec); or "cosine", one less the
-            cosine of the angle between the two (EVA, https://arxiv.org/abs/2211.07636).
+        loss: of a token: the "mse", the mean over the vector of squared differences (MAE); "smooth_l1" (data2vec); or "cosine", one less
+            the cosine of the angle between the two (EVA, https://arxiv.org/abs/2211.07636).
         beta: where "smooth_l1" turns from a square to a straight line. data2vec: 2.
 
     Raises:

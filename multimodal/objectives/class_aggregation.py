@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from multimodal.modality import Modality
-from multimodal.nn import Encoder
+from multimodal.nn import Branch, Encoder
 from multimodal.objectives.objective import EncodedBatch, Objective, Term
 
 
@@ -23,8 +23,8 @@ class ClassAggregation(Objective):
         weight: of this objective against others. BEiT v2: as much as the main prediction.
 
     Raises:
-        ValueError: an early layer that the encoder does not have, or an encoder without class token, or with experts or registers; a modality
-            with a decoder.
+        ValueError: layers that the encoder does not have; an encoder without class token, or with experts or registers; a modality with a
+            decoder.
     """
 
     suffix = "_from_class"
@@ -33,24 +33,25 @@ class ClassAggregation(Objective):
         self, encoder: Encoder, modalities: Mapping[str, Modality], early_layer: int = 9, depth: int = 2, weight: float = 1.0
     ) -> None:
         super().__init__(encoder, modalities, weight)
-        if not 0 < early_layer < encoder.depth:
-            raise ValueError(f"early_layer must be from 1 to {encoder.depth - 1}, below the encoder's depth; got {early_layer}.")
-        if depth < 1:
-            raise ValueError(f"depth must be at least 1, got {depth}.")
+        if early_layer < 1 or depth < 1 or early_layer + depth > encoder.depth:
+            raise ValueError(
+                f"early_layer and depth must be at least 1, and their sum at most the encoder's depth, {encoder.depth}: the new layers "
+                f"stand in for those after the early one; got {early_layer} and {depth}."
+            )
         if encoder.special is None or encoder.special.count > 1 or encoder.num_experts > 1:
             raise ValueError("ClassAggregation needs an encoder with a class token, without registers and experts: set class_token.")
         decoded = [name for name, modality in modalities.items() if modality.decoder is not None]
         if decoded:
             raise ValueError(f"ClassAggregation predicts from the encoder's tokens, but modality {decoded[0]!r} has a decoder.")
-        self.layers = (early_layer - 1,)
-        self.blocks = encoder.branch(range(early_layer, early_layer + depth))
+        self.layers = self.early, self.last = early_layer - 1, encoder.depth - 1
+        self.branch = Branch(encoder, range(early_layer, early_layer + depth))
 
     def forward(self, encoded: EncodedBatch) -> dict[str, Term]:
         """Return the term of each modality."""
-        given, class_token = encoded.given, encoded.encoded.class_token
+        given, class_token = encoded.given, encoded.layers[self.last].class_token  # before the final norm
         assert class_token is not None
-        early = encoded.layers[self.layers[0]].tokens
-        hidden = encoded.encoder.forward_branch(self.blocks, class_token, early, given.sequence, given.coordinates, encoded.wanted)
+        early = encoded.layers[self.early].tokens
+        hidden = self.branch(encoded.encoder, class_token, early, given.sequence, given.coordinates, encoded.wanted)
         terms = {}
         parts = hidden.split([len(view.hidden) for view in encoded.views.values()])
         for (name, view), own in zip(encoded.views.items(), parts, strict=True):

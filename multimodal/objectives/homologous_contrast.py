@@ -19,9 +19,9 @@ from multimodal.objectives.objective import EncodedBatch, EncodedView, Objective
 class HomologousContrast(Objective):
     """Draw the tokens of one item together, against those of the items they are mixed with (MixedAE, https://arxiv.org/abs/2303.17152).
 
-    Mixing alone makes reconstruction easier; this makes the encoder find out which patches belong together. For each visible token, the mean
-    cross-entropy of finding the others of its item among those of its sequence, by cosine. It goes with ``MixedMasking`` and ``Drop``.
-    Departures: MixedAE's top-k attention and segment embeddings are left out.
+    Mixing alone makes reconstruction easier; this makes the encoder find out which patches belong together. For each visible token, the
+    mean cross-entropy of finding the others of its item among those of its sequence, by cosine. It goes with ``MixedMasking`` and
+    ``Drop``. Departures: MixedAE's top-k attention and segment embeddings are left out.
 
     Args:
         encoder: what is trained (filled in by the model).

@@ -26,8 +26,9 @@ CHECK_EVERY = 100
 class LatentTargets(Objective):
     """Predict the mean of a teacher's last layers at hidden tokens (data2vec, arXiv 2202.03555; data2vec 2.0, arXiv 2212.07525; EAT).
 
-    The teacher is a moving average of encoder and embeddings, and sees everything. It is kept in checkpoints, so that a run can go on, and is
-    never exported. A departure: the layers' outputs are averaged (data2vec 2.0's option ``end_of_block_targets``), not those of their MLPs.
+    The teacher is a moving average of encoder and embeddings, and sees everything. It is kept in checkpoints, so that a run can go on, and
+    is never exported. It moves by less than bfloat16 can tell, so weights must be float32 (precision "bf16-mixed", not "bf16-true").
+    A departure: the layers' outputs are averaged (data2vec 2.0's option ``end_of_block_targets``), not those of their MLPs.
 
     Args:
         encoder: what is trained (filled in by the model).
@@ -40,14 +41,16 @@ class LatentTargets(Objective):
         decay_steps: optimizer steps. data2vec 2.0: 100,000 for images. For short runs set all three lower.
         loss: of a token, see ``RegressionHead``.
         beta: see ``RegressionHead``.
-        class_weight: weight of one class token, which predicts the mean of the targets of its sequence, against one hidden token; 0: it does
-            not. data2vec 2.0: 0.01 for images, EAT: 1.
+        class_weight: weight of the class token, which predicts the mean of the targets of its sequence, against the hidden tokens of that
+            sequence together; 0: it does not. data2vec 2.0: 0.01 for images, EAT: 1. (Their code sums this over the sequences of a
+            process's batch instead, so it weighs as many times more there.)
         min_deviation: training stops when the standard deviation of targets or predictions over the tokens of a batch falls below this:
             teacher and student have agreed to say always the same.
         weight: of this objective against others.
 
     Raises:
-        ValueError: a setting outside its range, or a class token that there is not; in training, a collapse.
+        ValueError: a setting outside its range, a class token that there is not, or one that mixed items share; in training, a collapse, or
+            weights that are not float32.
     """
 
     suffix = "_latent"
@@ -78,6 +81,8 @@ class LatentTargets(Objective):
             raise ValueError(f"decay and final_decay must ascend in [0, 1), in at least 1 step; got {decay}, {final_decay}, {decay_steps}.")
         if class_weight < 0 or (class_weight and encoder.special is None):
             raise ValueError(f"class_weight must be at least 0, and needs an encoder with a class token; got {class_weight}.")
+        if class_weight and any(modality.masking.num_mixed > 1 for modality in modalities.values()):
+            raise ValueError("class_weight has class tokens predict the mean of one sample each, but mixed items share one: set it to 0.")
         self.averaged, self.normalize = range(encoder.depth - top, encoder.depth), normalize
         self.decay, self.final_decay, self.decay_steps = decay, final_decay, decay_steps
         self.class_weight, self.min_deviation = class_weight, min_deviation
@@ -86,6 +91,7 @@ class LatentTargets(Objective):
         self.embeds = nn.ModuleDict(embeds).requires_grad_(False)
         widths = {name: encoder.dim if x.decoder is None else x.decoder.width for name, x in modalities.items()}
         self.heads = nn.ModuleDict({name: RegressionHead(width, (encoder.dim,), loss, beta) for name, width in widths.items()})
+        self.deviation: Tensor
         self.register_buffer("deviation", torch.ones(2))  # of targets and of predictions, in the last batch
         self.train()
 
@@ -97,32 +103,33 @@ class LatentTargets(Objective):
         return self
 
     def forward(self, encoded: EncodedBatch) -> dict[str, Term]:
-        """Return the term of each modality; that of the class tokens joins the first."""
+        """Return the term of each modality; each of its hidden tokens brings its share of what the class token of its sequence loses."""
         targets, pooled = self.targets(encoded)
+        of_class = self._losses_of_class_tokens(encoded.encoded, pooled)
         terms, seen = {}, []
         for name, view in encoded.views.items():
             truth = targets[name][view.view.masked]
             prediction = cast(RegressionHead, self.heads[name]).predict(view.hidden, truth)
+            if of_class is not None:
+                prediction = prediction._replace(loss=prediction.loss + self.class_weight * of_class[view.view.sequence[view.view.masked]])
             terms[name] = Term.of(prediction, self.weight * view.modality.weight)
             seen.append((truth, prediction.ids))
         if self.training:
             self._look(*(torch.cat(x) for x in zip(*seen, strict=True)))
-        if self.class_weight:
-            name = next(iter(terms))
-            terms[name] = self._with_class(terms[name], encoded.encoded, pooled)
         return terms
 
-    def _with_class(self, term: Term, encoded: Encoded, pooled: Tensor) -> Term:
+    def _losses_of_class_tokens(self, encoded: Encoded, pooled: Tensor) -> Tensor | None:
+        """Return the loss of each sequence's class token, ``(s,)``, as it is, without a head (data2vec 2.0)."""
+        if not self.class_weight:
+            return None
         assert encoded.class_token is not None
-        own = F.mse_loss(encoded.class_token.float(), pooled, reduction="none").mean(-1).sum()
-        share = self.class_weight
-        return Term(term.loss + share * own, term.count, term.weight, term.correct, term.ids)
+        return F.mse_loss(encoded.class_token.float(), pooled, reduction="none").mean(-1)
 
     @torch.no_grad()
     def targets(self, encoded: EncodedBatch) -> tuple[dict[str, Tensor], Tensor]:
         """Return modality name -> targets ``(n, d)`` of all its tokens, and ``(s, d)``, their mean over each sequence."""
         parts = {}
-        for name, view in encoded.views.items():
+        for name in encoded.views:
             items, embed = encoded.batch.items[name], cast(Embed, self.embeds[name])
             tokens = embed.tokens(items.values, items.lengths)
             parts[name] = embed(tokens), items.sample[tokens.item], tokens.coordinates
@@ -147,28 +154,36 @@ class LatentTargets(Objective):
     @torch.no_grad()
     def _look(self, truth: Tensor, predicted: Tensor) -> None:
         if len(truth) > 1:
-            self.deviation = torch.stack([x.float().std(0).mean() for x in (truth, predicted)])
+            self.deviation.copy_(torch.stack([x.float().std(0).mean() for x in (truth, predicted)]))
 
     @torch.no_grad()
     def after_step(self, encoder: Encoder, modalities: Mapping[str, Modality], step: int) -> None:
         """Let the teacher follow.
 
         Raises:
-            ValueError: targets or predictions are all the same.
+            ValueError: targets or predictions are all the same, or the weights are not float32.
         """
         done = min(step / self.decay_steps, 1.0)
         share = 1 - (self.decay + (self.final_decay - self.decay) * done)
-        pairs = [(self.teacher, encoder), *((self.embeds[name], modality.embed) for name, modality in modalities.items())]
-        own = [parameter for teacher, _ in pairs for parameter in teacher.parameters()]
+        pairs: list[tuple[nn.Module, nn.Module]] = [(self.teacher, encoder)]
+        pairs += [(self.embeds[name], modality.embed) for name, modality in modalities.items()]
+        own: list[Tensor] = [parameter for teacher, _ in pairs for parameter in teacher.parameters()]
         new = [parameter.detach() for _, student in pairs for parameter in student.parameters()]
+        if other := {x.dtype for x in own} - {torch.float32}:
+            raise ValueError(f"LatentTargets moves its teacher by too little for weights of {other.pop()}: train in bf16-mixed or float32.")
         torch._foreach_lerp_(own, new, share)
         if step % CHECK_EVERY == 0:
             self._check()
 
     def _check(self) -> None:
-        targets, predictions = self.deviation.tolist()
-        if targets < self.min_deviation or predictions < self.min_deviation:
+        deviation = self.deviation.clone()
+        if torch.distributed.is_initialized():  # all ranks stop, or none
+            torch.distributed.all_reduce(deviation)
+            deviation /= torch.distributed.get_world_size()
+        targets, predictions = deviation.tolist()
+        if min(targets, predictions) < self.min_deviation:
             raise ValueError(
-                f"latent targets have collapsed: their standard deviation over the tokens of a batch is {targets:.4f}, that of the predictions "
-                f"{predictions:.4f} (min_deviation {self.min_deviation}). A lower learning rate, a longer warm-up or a slower teacher may help."
+                f"latent targets have collapsed: their standard deviation over the tokens of a batch is {targets:.4f}, that of the "
+                f"predictions {predictions:.4f} (min_deviation {self.min_deviation}). A lower learning rate, a longer warm-up or a slower "
+                "teacher may help."
             )

@@ -9,8 +9,10 @@ from multimodal.objectives.objective import EncodedBatch, Objective, Term
 
 
 class MaskedPrediction(Objective):
-    """Predict the target of each modality at its hidden tokens: ids by cross-entropy (BERT, https://arxiv.org/abs/1810.04805; BEiT,
-    https://arxiv.org/abs/2106.08254), or vectors (MAE, https://arxiv.org/abs/2111.06377; EVA, https://arxiv.org/abs/2211.07636).
+    """Predict the target of each modality at its hidden tokens.
+
+    Ids by cross-entropy (BERT, https://arxiv.org/abs/1810.04805; BEiT, https://arxiv.org/abs/2106.08254), or vectors by the distance that
+    their head is set to (MAE, https://arxiv.org/abs/2111.06377; EVA, https://arxiv.org/abs/2211.07636).
 
     The head runs on the hidden positions only. With nothing hidden the loss is 0, still connected to the parameters.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -59,7 +60,8 @@ class EncodedView:
     Args:
         modality: its parts.
         view: what was hidden.
-        hidden: ``(m, width)``, what to predict from, for the tokens that were hidden, in their order: the encoder's output, or the decoder's.
+        hidden: ``(m, width)``, what to predict from, for the tokens that were hidden, in their order: the output of the encoder, or of the
+            decoder.
         seen: ``(v, d)``, the encoder's output for the tokens that it was given; None where it was asked for hidden ones alone.
     """
 
@@ -68,7 +70,7 @@ class EncodedView:
     hidden: Tensor
     seen: Tensor | None = None
 
-    @property
+    @cached_property
     def truth(self) -> Tensor:
         """``(m, ...)``, what was hidden."""
         return self.view.targets[self.view.masked]
@@ -85,7 +87,8 @@ class EncodedBatch:
         given: what the encoder was given: of modalities that drop hidden tokens the visible ones.
         wanted: ``(n,)`` bool, True at the tokens of ``given`` that the encoder's output holds.
         encoded: the output.
-        layers: layer -> all tokens after it, for the layers that objectives asked for.
+        layers: layer -> all tokens after it, before the final norm, for the layers that objectives asked for; of the last of all layers
+            those wanted.
     """
 
     batch: Batch

@@ -21,46 +21,71 @@ from multimodal.protocols import Embed, Target, Teacher, Tokens
 class TokenValues(Target):
     """The values of the token itself, such as the pixels of a patch (MAE, https://arxiv.org/abs/2111.06377).
 
+    Values are divided by ``scale``; ``mean`` and ``std`` of their colours are taken out; and each token is normalised.
+
     Args:
-        normalize: each token is shifted and scaled to mean 0 and standard deviation 1 (MAE's normalised pixels). False: values / ``scale``.
+        normalize: each token is shifted and scaled to mean 0 and standard deviation 1 (MAE's normalised pixels).
         channels: how many equal parts of a token, one after the other, are normalised each by themselves. MAE: 1; VideoMAE: 3, the colours.
-        scale: what values are divided by where they are not normalised.
+        scale: what values are divided by.
+        mean: subtracted after that: one number, or one for each of several equal parts of a token, the colours. MAE: that of the encoder's
+            view, since colours are normalised together.
+        std: divides after that.
         eps: added to the variance. MAE: 1e-6.
 
     Raises:
-        ValueError: fewer than 1 channel.
+        ValueError: fewer than 1 channel; a scale or deviation that is not positive; means and deviations of different numbers of colours.
     """
 
-    def __init__(self, normalize: bool = True, channels: int = 1, scale: float = 255.0, eps: float = 1e-6) -> None:
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        normalize: bool = True,
+        channels: int = 1,
+        scale: float = 255.0,
+        mean: Sequence[float] = (0.0,),
+        std: Sequence[float] = (1.0,),
+        eps: float = 1e-6,
+    ) -> None:
         super().__init__()
         if channels < 1:
             raise ValueError(f"channels must be at least 1, got {channels}.")
+        if scale <= 0 or min(std, default=0) <= 0 or len(mean) != len(std):
+            raise ValueError(f"scale and std must be positive, and mean as long as std; got {scale}, {tuple(std)} and {tuple(mean)}.")
         self.normalize, self.channels, self.scale, self.eps = normalize, channels, scale, eps
+        self.register_buffer("mean", torch.tensor(mean)[:, None], persistent=False)
+        self.register_buffer("std", torch.tensor(std)[:, None], persistent=False)
 
     def sizes(self, embed: Embed) -> tuple[int, ...]:
         """Return how many values a token has."""
-        if embed.input_size % self.channels:
-            raise ValueError(f"a token of {embed.input_size} values has no {self.channels} equal channels.")
+        for what, count in (("channels", self.channels), ("mean and std of colours", len(self.mean))):
+            if embed.input_size % count:
+                raise ValueError(f"a token of {embed.input_size} values is not of {count} equal parts, for which there are {what}.")
         return (embed.input_size,)
 
     def forward(self, items: Items, tokens: Tokens) -> Float[Tensor, "n t"]:
         """Return the values."""
+        values = self._scaled(tokens.inputs)
         if not self.normalize:
-            return tokens.inputs.float() / self.scale
-        values, mean, deviation = self._statistics(tokens.inputs)
-        return ((values - mean) / deviation).flatten(1)
+            return values
+        mean, deviation = self._statistics(values)
+        return ((values.unflatten(1, (self.channels, -1)) - mean) / deviation).flatten(1)
 
     def restored(self, inputs: Tensor, vectors: Float[Tensor, "n t"]) -> Float[Tensor, "n t"]:
         """Return vectors as values again, with the mean and deviation of the true tokens where these were taken out."""
-        if not self.normalize:
-            return vectors * self.scale
-        _, mean, deviation = self._statistics(inputs)
-        return (vectors.unflatten(1, (self.channels, -1)) * deviation + mean).flatten(1)
+        if self.normalize:
+            mean, deviation = self._statistics(self._scaled(inputs))
+            vectors = (vectors.unflatten(1, (self.channels, -1)) * deviation + mean).flatten(1)
+        return ((vectors.unflatten(1, (len(self.mean), -1)) * self.std + self.mean) * self.scale).flatten(1)
 
-    def _statistics(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        values = inputs.float().unflatten(1, (self.channels, -1))  # n c p
-        variance, mean = torch.var_mean(values, -1, keepdim=True)  # unbiased, as in MAE
-        return values, mean, (variance + self.eps).sqrt()
+    def _scaled(self, inputs: Tensor) -> Tensor:
+        colours = (inputs.float() / self.scale).unflatten(1, (len(self.mean), -1))  # n c p
+        return ((colours - self.mean) / self.std).flatten(1)
+
+    def _statistics(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        variance, mean = torch.var_mean(values.unflatten(1, (self.channels, -1)), -1, keepdim=True)  # unbiased, as in MAE
+        return mean, (variance + self.eps).sqrt()
 
 
 class TeacherFeatures(Target):

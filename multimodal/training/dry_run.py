@@ -31,9 +31,11 @@ def check_modality(name: str, modality: Modality, dim: int) -> None:
         view = modality.masked_view(items)
         _check_width(modality.embed(view.tokens, view.shown_as_mask), dim)
         modality.head.check(view.targets)
+        if modality.decoder is not None:
+            modality.decoder.position(view.tokens.coordinates)
         if modality.renderer is not None:
             values = items.values if items.lengths is not None else items.values[0]
-            modality.renderer.render(modality.tokenizer or modality.target, values, view.targets, view.targets, view.masked)
+            modality.renderer.render(modality.predicted, values, view.targets, view.targets, view.masked)
 
 
 @torch.no_grad()

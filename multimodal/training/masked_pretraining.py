@@ -56,13 +56,14 @@ class MaskedPretraining(EncoderTraining):
         compile_encoder: bool = False,
     ) -> None:
         super().__init__(encoder, modalities, optimizer, schedule, layer_decay, compile_encoder)
-        for name, modality in self.modalities.items():
-            check_modality(name, cast(Modality, modality), encoder.dim)
+        for name, modality in self._modalities.items():
+            check_modality(name, modality, encoder.dim)
+        _check_together(encoder, self._modalities)
         built = [make(encoder, self._modalities) for make in objectives or [MaskedPrediction]]
         self.objectives = nn.ModuleList(built)
-        suffixes = [goal.suffix for goal in built]
-        if len(set(suffixes)) < len(suffixes):
-            raise ValueError(f"objectives would report under one name: {[type(goal).__name__ for goal in built]}.")
+        names = [f"{name}{goal.suffix}" for goal in built for name in goal.fields(self._modalities)]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"objectives {[type(goal).__name__ for goal in built]} would report {sorted(twice)[0]!r} twice.")
         self.scores = nn.ModuleDict({f"{stage}_scores": MaskedScores(self._fields()) for stage in ("train", "val", "test")})
 
     @property
@@ -141,7 +142,7 @@ class MaskedPretraining(EncoderTraining):
         """Step; then let the objectives follow."""
         super().optimizer_step(*args, **kwargs)
         for goal in self._goals:
-            goal.after_step(self.encoder, self._modalities, self.trainer.global_step)
+            goal.after_step(self.encoder, self._modalities, self.trainer.global_step + 1)  # this step is counted when it returns
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, tuple[list[str], Tensor]]:
         """Return modality name -> keys and features ``(samples with it, d)``."""
@@ -160,6 +161,17 @@ class MaskedPretraining(EncoderTraining):
 
     def _shown(self, score: str) -> bool:
         return score.removeprefix("accuracy/") in self.modalities
+
+
+def _check_together(encoder: Encoder, modalities: Mapping[str, Modality]) -> None:
+    for name, modality in modalities.items():
+        if modality.masking.num_mixed > 1 and len(modalities) > 1:
+            raise ValueError(f"modality {name!r} mixes samples into one sequence, which others would join by chance: train it alone.")
+        if modality.corruption.hides_places and encoder.reads_order:
+            raise ValueError(
+                f"modality {name!r} hides places ({type(modality.corruption).__name__}), but the encoder reads the order of tokens: leave "
+                "out its convolution, its window, and biases of distances along a sequence."
+            )
 
 
 def _part(modality: Modality, view: MaskedView) -> tuple[Tensor, Tensor, Tensor]:
@@ -196,4 +208,4 @@ def _pictures(encoded: EncodedView, items: Items, count: int) -> list[Mapping[st
     lengths = view.tokens.lengths.tolist()
     values = items.values if items.lengths is None else items.values.split(items.lengths.tolist())
     parts = zip(values, view.targets.split(lengths), guesses.split(lengths), view.masked.split(lengths), strict=True)
-    return [modality.renderer.render(modality.tokenizer or modality.target, *part) for part in islice(parts, count)]
+    return [modality.renderer.render(modality.predicted, *part) for part in islice(parts, count)]

@@ -36,7 +36,7 @@ class PixelRenderer(Renderer):
             ValueError: the target is not the values of the tokens, or the image has another number of patches than ``grid``.
         """
         if not isinstance(tokenizer, Target):
-            raise ValueError(f"a PixelRenderer draws predicted values (TokenValues), not those of a {type(tokenizer).__name__}.")
+            raise ValueError(f"a PixelRenderer draws predicted pixels (target: TokenValues), not the ids of a {type(tokenizer).__name__}.")
         rows, columns = self.grid
         if len(masked) != rows * columns:
             raise ValueError(f"grid {self.grid} does not fit an image of {len(masked)} tokens: set it to the rows and columns of patches.")

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from multimodal.protocols import Renderer, Tokenizer
+from multimodal.protocols import Renderer, Target, Tokenizer
 from multimodal.tokenizers.midi.compound import BAR, BAR_TICKS
 from multimodal.tokenizers.midi.notes import Column
 
@@ -42,7 +42,7 @@ class PianoRollRenderer(Renderer):
 
     def render(
         self,
-        tokenizer: Tokenizer,
+        tokenizer: Tokenizer | Target,
         values: Int[Tensor, "n 4"],
         ids: Int[Tensor, "n 4"],
         predicted: Int[Tensor, "n 4"],
