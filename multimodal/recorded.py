@@ -76,7 +76,7 @@ def instantiate(settings: Mapping[str, Any]) -> Any:
 def _instantiated(value: Any) -> Any:
     if isinstance(value, Mapping) and "class_path" in value:
         return instantiate(value)
-    return _from_plain(value)
+    return from_plain(value)
 
 
 def path_of(target: Any) -> str:
@@ -133,10 +133,15 @@ def _builder(settings: Mapping[str, Any]) -> Callable[..., Any]:
     init_args = settings.get("init_args", {})
     if not isinstance(init_args, Mapping):
         raise ValueError(f"the settings of {path} are no names with values: {init_args!r}.")
-    return partial(target, **{key: _from_plain(value) for key, value in init_args.items()})
+    return partial(target, **{key: from_plain(value) for key, value in init_args.items()})
 
 
-def _from_plain(value: Any) -> Any:
+def from_plain(value: Any) -> Any:
+    """Return a setting as a constructor takes it: what builds a part where JSON has a class path, a tuple where it has a list.
+
+    Raises:
+        ValueError: a class is not of this package.
+    """
     if isinstance(value, Mapping):
-        return _builder(value) if "class_path" in value else {key: _from_plain(item) for key, item in value.items()}
-    return tuple(_from_plain(item) for item in value) if isinstance(value, list) else value
+        return _builder(value) if "class_path" in value else {key: from_plain(item) for key, item in value.items()}
+    return tuple(from_plain(item) for item in value) if isinstance(value, list) else value

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import inspect
 import json
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from multimodal.atomic import atomic_file
 from multimodal.protocols import Tokenizer
+from multimodal.recorded import Recorded, from_plain, settings_of
 
 CONFIG_NAME, WEIGHTS_NAME = "config.json", "model.safetensors"
 PACKAGE = "multimodal.tokenizers."
@@ -37,28 +37,31 @@ class TokenizerLoss(NamedTuple):
     parts: Mapping[str, Tensor]
 
 
-class PretrainedTokenizer(Tokenizer):
+class PretrainedTokenizer(Recorded, Tokenizer):
     """A tokenizer that is saved as a folder of ``config.json`` and, if it has weights, ``model.safetensors``.
 
-    The constructor's arguments are recorded and written to the config, so they must be plain values; JSON has no tuples, so
-    a list comes back as a tuple.
+    The constructor's arguments are recorded and written to the config, so they must be plain values, or classes (or partials of classes)
+    that build a part; JSON has no tuples, so a list comes back as a tuple.
     """
 
-    config: dict[str, Any]
     version: ClassVar[int] = 1
     """To be raised when the same settings come to give other ids."""
+    for_training: ClassVar[tuple[str, ...]] = ()
+    """Arguments of the constructor that only training needs; they must have defaults. They are not saved, and ids do not depend on them."""
 
-    def __new__(cls, *args: object, **kwargs: object) -> Self:
-        """Record the arguments of the constructor."""
-        self = super().__new__(cls)
-        bound = inspect.signature(cls.__init__).bind(None, *args, **kwargs)
-        bound.apply_defaults()
-        object.__setattr__(self, "config", {name: value for name, value in bound.arguments.items() if name != "self"})
-        return self
+    @property
+    def config(self) -> dict[str, Any]:
+        """The settings, as JSON holds them.
+
+        Raises:
+            ValueError: a setting is neither plain nor a builder.
+        """
+        settings: dict[str, Any] = settings_of(self, self.for_training)["init_args"]
+        return settings
 
     def __getnewargs_ex__(self) -> tuple[tuple[()], dict[str, Any]]:
-        """Give copies and pickles the same arguments."""
-        return (), self.config
+        """Give copies and pickles the same settings."""
+        return (), {name: value for name, value in self.init_args.items() if name not in self.for_training}
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write config and weights into ``folder``, which is made if needed; each file appears whole, and on disk, or not at all.
@@ -90,8 +93,7 @@ class PretrainedTokenizer(Tokenizer):
         if saved["class"] != _class_path(cls):
             raise ValueError(f"{folder} holds a {saved['class']}, not a {_class_path(cls)}.")
         try:
-            settings = {name: tuple(value) if isinstance(value, list) else value for name, value in saved["config"].items()}
-            tokenizer = cls(**settings)
+            tokenizer = cls(**{name: from_plain(value) for name, value in saved["config"].items()})
         except (TypeError, AttributeError) as error:
             raise ValueError(f"{Path(folder) / CONFIG_NAME} does not fit {_class_path(cls)}: {error}") from error
         if tokenizer.state_dict():
@@ -113,7 +115,7 @@ class PretrainedTokenizer(Tokenizer):
     def fingerprint(self) -> str:
         """Return the SHA-256 (hex) of class, version, config and weights."""
         said = [type(self).__name__, self.version, self.config]
-        digest = hashlib.sha256(json.dumps(said, sort_keys=True, default=list).encode())
+        digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
         for name, tensor in sorted(self.state_dict().items()):
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())

@@ -24,12 +24,8 @@ from benchmarks.digit_pretraining.fine_tune import SETTINGS, accuracy
 DATA, RUNS = Path("data/digit_pretraining"), Path("runs/digits")
 RESULTS = RUNS / "results.jsonl"
 SCRATCH = "from scratch"
-BEFORE = {
-    "beit": ["--config", "configs/tokenizer/digits.yaml", "--data.init_args.shards", str(DATA / "shards"), "--data.init_args.val_split", "test"],
-    "beitv2": ["--config", "configs/tokenizer/vqkd_digits.yaml"],
-}
-"""Method -> how its tokenizer is trained."""
-TOKENIZER_RUNS = {"beit": RUNS / "dvae", "beitv2": RUNS / "vqkd"}
+TOKENIZERS = {"beit": "dvae", "beitv2": "vqkd"}
+"""Method -> the recipe and the run of its tokenizer."""
 METHODS = ("mae", "beit", "latent", "beitv2")
 """Those compared, the teacher of the last one's tokenizer first."""
 SEEDS = range(5)
@@ -55,11 +51,11 @@ def pretrain(method: str) -> None:
     model = _model(method)
     if model.is_dir():
         return
-    tokenizer = TOKENIZER_RUNS.get(method)
-    if tokenizer is not None and not (tokenizer / "tokenizer").is_dir():
+    tokenizer = TOKENIZERS.get(method)
+    if tokenizer is not None and not (RUNS / tokenizer / "tokenizer").is_dir():
         if method == "beitv2":
-            pretrain("mae")
-        _timed(f"{method} tokenizer", ["fit", *BEFORE[method], "--run", str(tokenizer)])
+            pretrain("mae")  # its encoder is the teacher
+        _timed(f"{method} tokenizer", ["fit", "--config", f"configs/tokenizer/{tokenizer}_digits.yaml", "--run", str(RUNS / tokenizer)])
     _timed(method, ["fit", "--config", f"configs/pretrain/{method}_digits.yaml", "--run", str(RUNS / method)])
     _multimodal(["export", str(RUNS / method), "--format", "multimodal", "--to", str(model)])
 

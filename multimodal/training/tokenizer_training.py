@@ -10,13 +10,14 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.cli import OptimizerCallable
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from multimodal.batch import Batch, Items
 from multimodal.protocols import Renderer, Transform
 from multimodal.tokenizers.pretrained import TrainableTokenizer
+from multimodal.tokenizers.quantizers.across_ranks import summed
 from multimodal.training.checkpoint_contents import KEY, check_fits, close_epoch, describe
 from multimodal.training.dry_run import check_tokenizer
 from multimodal.training.fused_adamw import FusedAdamW
@@ -34,7 +35,8 @@ def default_optimizer(parameters: Any) -> Optimizer:
 class TokenizerTraining(L.LightningModule):
     """Train a tokenizer on one modality; the run's folder gets it as ``tokenizer/`` at the end.
 
-    Logs the loss and its parts and, over the validation split, the share of ids used, their perplexity and the number never used.
+    Logs the loss and its parts and, over the validation split, the share of ids used, their perplexity and the number never used; of a
+    tokenizer with several fields the means, and those of each field (``usage_<field>``).
 
     Args:
         tokenizer: to train.
@@ -63,7 +65,8 @@ class TokenizerTraining(L.LightningModule):
         self.tokenizer, self.transform, self.name, self.renderer, self.min_usage = tokenizer, transform, name, renderer, min_usage
         check_tokenizer(name, tokenizer, transform, renderer)
         self.make_optimizer, self.make_schedule = optimizer, schedule
-        self.use = CodebookUse(tokenizer.vocab_sizes[0])
+        uses = {field: CodebookUse(size) for field, size in zip(tokenizer.field_names, tokenizer.vocab_sizes, strict=True)}
+        self.use = nn.ModuleDict(uses)
         self.losses: dict[str, Tensor] = {}  # of the last training batch, by modality
 
     @property
@@ -91,8 +94,8 @@ class TokenizerTraining(L.LightningModule):
         check_fits(checkpoint, self, {})
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the loss of a batch; 0 where no item is in it."""
-        if self._lacks_items(batch):
+        """Return the loss of a batch; 0 on all processes where one of them has no item, because codes are moved by all together."""
+        if bool(summed(torch.tensor(float(self._lacks_items(batch)), device=self.device))):
             self.losses = {}
             return zero_of([self.tokenizer]).to(self.device)
         done = self.global_step / max(total_steps(self.trainer), 1)
@@ -131,16 +134,27 @@ class TokenizerTraining(L.LightningModule):
         if self._lacks_items(batch):
             return
         step = self.tokenizer.training_loss(_values(batch.items[self.name]), 1.0)
-        self.use.update(step.ids)
+        for use, ids in zip(self._uses.values(), step.ids.view(len(step.ids), -1).unbind(1), strict=True):
+            use.update(ids)
         losses = {"loss": step.loss, **step.parts}
         self.log_dict({f"{stage}/{part}": value for part, value in losses.items()}, batch_size=batch.num_samples, sync_dist=True)
 
+    @property
+    def _uses(self) -> dict[str, CodebookUse]:
+        return {field: use for field, use in self.use.items() if isinstance(use, CodebookUse)}
+
     def _log_codebook(self, stage: str) -> float:
-        use = self.use.compute()
-        self.use.reset()
-        for name, value in use.items():
+        """Log the use of each field, and return the mean share of ids used."""
+        fields = {field: use.compute() for field, use in self._uses.items()}
+        for use in self._uses.values():
+            use.reset()
+        scores = {name: torch.stack([use[name] for use in fields.values()]).mean() for name in next(iter(fields.values()))}
+        for name, value in scores.items():
             self.log(f"{stage}/codebook/{name}", value, batch_size=1, prog_bar=stage == "val" and name != "dead_codes", sync_dist=True)
-        return float(use["usage"])
+        if len(fields) > 1:
+            each = {f"{stage}/codebook/{name}_{field}": value for field, use in fields.items() for name, value in use.items()}
+            self.log_dict(each, batch_size=1, sync_dist=True)
+        return float(scores["usage"])
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, tuple[list[str], Tensor]]:
         """Return modality name -> keys and ids ``(items, tokens of an item, ...)``."""
@@ -162,11 +176,17 @@ class TokenizerTraining(L.LightningModule):
             return {}
         items = batch.items[self.name]
         values = _values(items)[:count]
-        ids = self.tokenizer.encode(values).view(len(values), -1)
-        nothing = torch.zeros_like(ids[0], dtype=torch.bool)
+        ids = self.tokenizer.encode(values).unflatten(0, (len(values), -1))
+        nothing = torch.zeros(ids.shape[1], dtype=torch.bool, device=ids.device)
         drawn = [self.renderer.render(self.tokenizer, v, i, i, nothing) for v, i in zip(values, ids, strict=True)]
-        ends = (self.renderer.columns[0], self.renderer.columns[-1])  # the item, and what its tokens keep of it
-        return {self.name: [{name: pictures[name] for name in ends} for pictures in drawn]}
+        columns = [name for name in self.renderer.columns if self._says_something(name, drawn)]
+        return {self.name: [{name: pictures[name] for name in columns} for pictures in drawn]}
+
+    def _says_something(self, name: str, drawn: list[Mapping[str, Tensor]]) -> bool:
+        """Return whether a column is the first, the last, or another picture: with nothing hidden, masked and predicted ones are none."""
+        assert self.renderer is not None
+        ends = (self.renderer.columns[0], self.renderer.columns[-1])
+        return name in ends or all(any(not torch.equal(pictures[name], pictures[end]) for pictures in drawn) for end in ends)
 
     def configure_optimizers(self) -> Any:
         """Build optimizer and schedule."""

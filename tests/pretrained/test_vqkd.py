@@ -11,6 +11,7 @@ from multimodal.pretrained.format import ImportOptions
 from multimodal.pretrained.registry import format_of
 from multimodal.tokenizers.image import VqKdTokenizer
 from multimodal.tokenizers.pretrained import load_tokenizer
+from multimodal.tokenizers.quantizers import FiniteScalarQuantizer
 from tests.pretrained.vision_parity import check_close, check_same, half, images, randomized
 
 CODES, CODE, TEACHER = 30, 6, 10
@@ -102,7 +103,7 @@ def test_encoding_changes_nothing_in_any_mode(tmp_path):
     assert tokenizer.fingerprint() == fingerprint
     assert all(torch.equal(x, before[name]) for name, x in tokenizer.state_dict().items())
     names = {name for name, _ in tokenizer.named_parameters()}
-    assert not any(name.startswith("codebook") for name in names)
+    assert not any(name.startswith("quantizer") for name in names)
 
 
 def test_it_is_saved_and_written_back_as_it_was(tmp_path):
@@ -120,6 +121,20 @@ def test_an_encoder_alone_encodes(tmp_path):
     assert torch.equal(tokenizer.encode(pixels), imported(tensors, tmp_path).encode(pixels))
     with pytest.raises(ValueError, match="no decoder"):
         tokenizer.decode(torch.zeros(1, 2, 2, dtype=torch.long))
+
+
+def test_codes_of_another_kind_have_no_place_in_the_file():
+    with torch.device("meta"):
+        lattice = VqKdTokenizer(num_codes=None, quantizer=FiniteScalarQuantizer)
+        codebook = VqKdTokenizer()
+    assert format_of("vqkd", "unilm").holds(codebook) and not format_of("vqkd", "unilm").holds(lattice)
+
+
+def test_an_imported_codebook_is_ready_to_be_trained_on(tmp_path):
+    tokenizer = imported(published()[1], tmp_path).train()
+    codes = tokenizer.quantizer.codes.clone()
+    tokenizer.quantizer.quantize(tokenizer.code_vectors(images()))
+    assert bool(tokenizer.quantizer.initialized) and (tokenizer.quantizer.codes * codes).sum(1).median() > 0.99  # no k-means anew
 
 
 def test_a_codebook_that_was_not_trained_is_refused(tmp_path):

@@ -1,7 +1,11 @@
 """Training a tokenizer: the loss falls, the folder loads, a collapse is announced."""
 
 import csv
+import subprocess
+import sys
 import warnings
+from functools import partial
+from pathlib import Path
 
 import lightning as L
 import numpy as np
@@ -10,10 +14,12 @@ import torch
 from lightning.pytorch.loggers import CSVLogger
 
 from multimodal.batch import Item, Sample, collate
-from multimodal.tokenizers.image import DiscreteVAE, ImageTransform, PatchGridRenderer
+from multimodal.protocols import Teacher
+from multimodal.tokenizers.image import DiscreteVAE, FeatureRenderer, ImageTransform, PatchGridRenderer, QuantizedAutoencoder, VqKdTokenizer
 from multimodal.tokenizers.pretrained import load_tokenizer
+from multimodal.tokenizers.quantizers import EuclideanCodebook, ResidualQuantizer
 from multimodal.training import TokenizerTraining
-from multimodal.training.callbacks import PictureLogger, PredictionWriter
+from multimodal.training.callbacks import PictureLogger, PredictionWriter, StepSeed
 from multimodal.training.scores import CodebookUse
 
 
@@ -160,3 +166,79 @@ def test_a_loss_of_nothing_has_gradients_of_zero():
     training = make_training()
     training.training_step(collate([]), 0).backward()
     assert all((p.grad == 0).all() for p in training.tokenizer.parameters())
+
+
+class Brightness(Teacher):
+    """Mean brightness of each quarter of a patch of 4 x 4 pixels."""
+
+    dim = 4
+
+    def forward(self, values):
+        quarters = torch.nn.functional.avg_pool2d(values.float() / 128 - 0.9, 2)
+        return torch.nn.functional.pixel_unshuffle(quarters, 2).movedim(1, -1).flatten(0, 2)
+
+
+def make_distillation(**settings) -> TokenizerTraining:
+    torch.manual_seed(0)
+    sizes = {"code_dim": 4, "dim": 8, "depth": 1, "num_heads": 2, "hidden_dim": 8, "patch_size": 4, "channels": 1, "grid": (2, 2)}
+    decoder = {"teacher_dim": None, "decoder_dim": 8, "decoder_depth": 1, "decoder_heads": 2, "decoder_hidden_dim": 8}
+    tokenizer = VqKdTokenizer(num_codes=12, **sizes, **decoder, teacher=Brightness())
+    settings = {"optimizer": lambda groups: torch.optim.AdamW(groups, lr=5e-3)} | settings
+    return TokenizerTraining(tokenizer, ImageTransform(size=8, channels=1), name="drawing", **settings)
+
+
+def test_codes_that_stand_for_features_are_learned_drawn_and_left_behind(tmp_path):
+    training = make_distillation(renderer=FeatureRenderer(min_size=8))
+    trainer = trainer_for(
+        tmp_path, 40, logger=CSVLogger(tmp_path, name="metrics"), callbacks=[PictureLogger(2)], check_val_every_n_epoch=20
+    )
+    trainer.fit(training, loader(), loader())
+    curves = logged(tmp_path)
+    assert curves["val/distillation"][-1] < 0.3 * curves["train/distillation"][0]
+    assert curves["val/codebook/usage"][-1] > 0.5 and "train/revived_codes" in curves and "val/commitment" in curves
+    loaded = load_tokenizer(str(tmp_path / "tokenizer"))
+    assert loaded.fingerprint() == training.tokenizer.fingerprint() and loaded.teacher is None
+    rows = training.eval().pictures(make_batches()[0], 2)["drawing"]
+    assert [tuple(row) for row in rows] == [FeatureRenderer.columns] * 2
+
+
+def test_the_statistics_of_codes_go_on_exactly(tmp_path):
+    def run(epochs, **resume):
+        constant = {"schedule": lambda optimizer, steps: torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0)}
+        training, trainer = make_distillation(**constant), trainer_for(tmp_path, epochs, callbacks=[StepSeed(0)])
+        trainer.fit(training, loader(), **resume)
+        trainer.save_checkpoint(tmp_path / f"{epochs}.ckpt")
+        return training.tokenizer.state_dict()
+
+    whole, half = run(6), run(3)
+    again = run(6, ckpt_path=tmp_path / "3.ckpt")
+    assert not torch.equal(half["quantizer.codes"], whole["quantizer.codes"]) and whole["quantizer.usage"].sum() > 0
+    assert all(torch.equal(x, again[name]) for name, x in whole.items())
+
+
+def test_each_field_of_several_is_counted(tmp_path):
+    torch.manual_seed(0)
+    stage = partial(EuclideanCodebook, num_codes=5, commitment_weight=0.0)
+    quantizer = partial(ResidualQuantizer, num_stages=2, stage=stage)
+    tokenizer = QuantizedAutoencoder(quantizer, channels=1, num_layers=2, width=8, dim=4)
+    training = TokenizerTraining(tokenizer, ImageTransform(size=8, channels=1), name="drawing", renderer=PatchGridRenderer((2, 2), 8))
+    trainer_for(tmp_path, 2).fit(training, loader())
+    scores = trainer_for(tmp_path).test(training, loader(), verbose=False)[0]
+    ids = torch.cat([tokenizer.encode(batch.items["drawing"].values) for batch in make_batches()])
+    used = [len(field.unique()) / 5 for field in ids.unbind(1)]
+    assert [scores[f"test/codebook/usage_field{i}"] for i in range(2)] == pytest.approx(used)
+    assert scores["test/codebook/usage"] == pytest.approx(sum(used) / 2)
+    assert scores["test/codebook/dead_codes"] == pytest.approx(5 - 5 * sum(used) / 2)
+    rows = training.pictures(make_batches()[0], 1)["drawing"]
+    assert [list(row) for row in rows] == [["image", "tokens decoded"]]
+
+
+@pytest.mark.slow
+def test_processes_agree_on_the_codes_where_one_has_no_items(tmp_path):
+    script = Path(__file__).with_name("tokenizer_ranks_script.py")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script), str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr[-3000:]
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    assert bool(first["quantizer.initialized"]) and first["quantizer.usage"].sum() > 0
+    assert all(torch.equal(x, second[name]) for name, x in first.items())

@@ -111,7 +111,7 @@ class ImageTransform(Transform):
         """Return ``(channels, size, size)`` uint8, and the tokenizer's view of the same crop."""
         height, width = decoded.shape[1:]
         if not train:
-            return self._views(decoded, _central_square(height, width))
+            return self._views(decoded, central_square(height, width))
         draws = torch.rand(4, generator=generator).tolist()
         item = self._views(decoded, self._crop(height, width, generator))
         factors = [1 + self.jitter * (2 * draw - 1) for draw in draws[:3]]
@@ -125,7 +125,7 @@ class ImageTransform(Transform):
     def _views(self, image: Tensor, box: Box) -> Item:
         crop = image[:, box.top : box.bottom, box.left : box.right]
         second = None if self.tokenizer_size is None else _lanczos(crop, self.tokenizer_size)
-        return Item(_bicubic(crop, self.size), tokenizer_values=second)
+        return Item(bicubic(crop, self.size), tokenizer_values=second)
 
     def _augment(self, view: Tensor, factors: list[float], mean: float, draw: float) -> Tensor:
         view = _jitter(view, factors, mean) if self.jitter > 0 else view
@@ -142,23 +142,34 @@ class ImageTransform(Transform):
             if 0 < crop_width <= width and 0 < crop_height <= height:
                 left, top = int(left * (width - crop_width + 1)), int(top * (height - crop_height + 1))
                 return Box(left, top, left + crop_width, top + crop_height)
-        return _central_square(height, width)
+        return central_square(height, width)
 
 
-def _central_square(height: int, width: int) -> Box:
+def central_square(height: int, width: int) -> Box:
+    """Return the largest square in the middle of an image."""
     side = min(width, height)
     left, top = (width - side) // 2, (height - side) // 2
     return Box(left, top, left + side, top + side)
 
 
-def _bicubic(crop: UInt8[Tensor, "c h w"], size: int) -> UInt8[Tensor, "c s s"]:
+def bicubic(crop: UInt8[Tensor, "c h w"], size: int) -> UInt8[Tensor, "c s s"]:
+    """Resize to a square, without aliasing."""
     return F.interpolate(crop[None], size=(size, size), mode="bicubic", antialias=True)[0].contiguous()
 
 
 def _lanczos(crop: UInt8[Tensor, "c h w"], size: int) -> UInt8[Tensor, "c s s"]:
-    pixels = crop.permute(1, 2, 0).contiguous().numpy()
-    image = Image.fromarray(pixels if len(crop) == 3 else pixels[..., 0]).resize((size, size), Image.Resampling.LANCZOS)
-    return torch.from_numpy(np.array(image)).view(size, size, -1).permute(2, 0, 1).contiguous()  # h w c -> c h w
+    return from_picture(to_picture(crop).resize((size, size), Image.Resampling.LANCZOS))
+
+
+def to_picture(view: UInt8[Tensor, "c h w"]) -> Image.Image:
+    """Return an image of 1 or 3 channels as PIL has it."""
+    pixels = view.permute(1, 2, 0).contiguous().numpy()
+    return Image.fromarray(pixels if len(view) == 3 else pixels[..., 0])
+
+
+def from_picture(picture: Image.Image) -> UInt8[Tensor, "c h w"]:
+    """Undo ``to_picture``."""
+    return torch.from_numpy(np.array(picture)).view(picture.height, picture.width, -1).permute(2, 0, 1).contiguous()  # h w c -> c h w
 
 
 def _mean_brightness(image: UInt8[Tensor, "c h w"], brightness: float) -> float:

@@ -20,6 +20,7 @@ from multimodal.recorded import build, path_of
 
 TOKENIZER = "multimodal.tokenizers.image.VqKdTokenizer"
 TEACHER = "the teacher, or a part of the loss, that the tokenizer was trained with"
+STARTED = "a codebook that was not trained is refused"
 STATISTICS = "statistics of the codebook's training, that are written once and not used"
 
 
@@ -44,18 +45,21 @@ class UnilmVqKd(Format):
         if started is not None and not bool(started.all()):
             raise ValueError("quantize.embedding.initted is 0: this codebook has not been trained.")
         settings = settings_of(shapes, options)
-        return [Part(build(part(TOKENIZER, **settings)), keymap(settings))]
+        tokenizer = build(part(TOKENIZER, **settings))
+        tokenizer.quantizer.initialized.fill_(True)
+        return [Part(tokenizer, keymap(settings))]
 
     def holds(self, model: nn.Module) -> bool:
-        """Return whether the model is this tokenizer."""
-        return path_of(type(model)) == "multimodal.tokenizers.image.vqkd.VqKdTokenizer"
+        """Return whether the model is this tokenizer, with a codebook."""
+        named = path_of(type(model)), path_of(type(getattr(model, "quantizer", None)))
+        return named == ("multimodal.tokenizers.image.vqkd.VqKdTokenizer", "multimodal.tokenizers.quantizers.codebook.Codebook")
 
     def write(self, model: nn.Module) -> Written:
         """Write the names of unilm, with the statistics as they are before training goes on."""
         state, settings = model.state_dict(), model.config
         assert isinstance(settings, Mapping)
-        codes = state["codebook.codes"]
-        beside = {"cluster_size": torch.zeros(len(codes)), "embed_avg": codes.clone(), "initted": torch.ones(1)}
+        codes, started = state["quantizer.codes"], state["quantizer.initialized"]
+        beside = {"cluster_size": torch.zeros(len(codes)), "embed_avg": codes.clone(), "initted": started.float().view(1)}
         return Written({**keymap(settings).to_theirs(state), **{f"quantize.embedding.{name}": x for name, x in beside.items()}})
 
 
@@ -92,16 +96,15 @@ def keymap(settings: Mapping[str, Any]) -> KeyMap:
     patch = (settings["dim"], settings["channels"], settings["patch_size"], settings["patch_size"])
     entries = [*layers.patch_projection("embed.proj", "encoder.patch_embed.proj", patch), *_trunk("encoder", settings["depth"], "embed")]
     entries += [*pair("to_code.0", "encode_task_layer.0"), *pair("to_code.2", "encode_task_layer.2")]
-    entries += [same("codebook.codes", "quantize.embedding.weight"), same("codebook.usage", "quantize.cluster_size")]
+    entries += [same("quantizer.codes", "quantize.embedding.weight"), same("quantizer.usage", "quantize.cluster_size")]
     if settings["teacher_dim"]:
         one = (settings["decoder_dim"], settings["code_dim"], 1, 1)
         entries += layers.patch_projection("from_code", "decoder.patch_embed.proj", one)
         entries += _trunk("decoder", settings["decoder_depth"], "")
         entries += [*pair("to_feature.0", "decode_task_layer.0"), *pair("to_feature.2", "decode_task_layer.2")]
     ignored = dict.fromkeys(("teacher*", "scaling*", "loss*"), TEACHER)
-    return KeyMap(
-        entries, {**ignored, **dict.fromkeys((f"quantize.embedding.{x}" for x in ("cluster_size", "embed_avg", "initted")), STATISTICS)}
-    )
+    ignored |= dict.fromkeys((f"quantize.embedding.{x}" for x in ("cluster_size", "embed_avg", "initted")), STATISTICS)
+    return KeyMap(entries, ignored, {"quantizer.initialized": STARTED})
 
 
 def _trunk(name: str, depth: int, embed: str) -> list[Entry]:

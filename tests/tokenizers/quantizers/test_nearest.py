@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from multimodal.tokenizers.quantizers import Codebook, nearest, nearest_code
+from multimodal.tokenizers.quantizers import nearest, nearest_code
 
 
 def exact(vectors: Tensor, codes: Tensor) -> Tensor:
@@ -93,17 +93,3 @@ def test_what_is_not_finite_is_refused(value):
             nearest_code(vectors, codes)
     with pytest.raises(ValueError, match="no codes"):
         nearest_code(good, good[:0])
-
-
-def test_a_codebook_compares_directions_and_stays_as_it_is():
-    torch.manual_seed(0)
-    codebook = Codebook(50, 4)
-    vectors, before = drawn(30, 4) * 17, {name: x.clone() for name, x in codebook.state_dict().items()}
-    ids = codebook.train()(vectors)
-    assert torch.equal(ids, (F.normalize(vectors, dim=1) @ codebook.codes.T).argmax(1))
-    assert torch.equal(codebook(vectors * 3), ids)
-    assert torch.equal(codebook.lookup(ids.view(5, 6)), codebook.codes[ids].view(5, 6, 4))
-    assert not list(codebook.parameters()) and all(torch.equal(x, before[name]) for name, x in codebook.state_dict().items())
-    torch.testing.assert_close(codebook.codes.norm(dim=1), torch.ones(50))
-    with pytest.raises(ValueError, match="at least 1, got 0 and 4"):
-        Codebook(0, 4)

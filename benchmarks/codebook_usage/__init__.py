@@ -1,0 +1,1 @@
+"""How much of its codebook VQ-KD uses."""
