@@ -33,6 +33,8 @@ models:
   sizes             count what an encoder costs: parameters, multiply-adds, memory of training
 
 results:
+  probe             tell how much of a label can be read from a model's features, layer by layer
+  features          write a model's features of shards, as .npy files or beside the data
   report            write one self-contained HTML page about a run
 
 options:
@@ -73,6 +75,18 @@ def _export(arguments: list[str]) -> int:
     return export_main(arguments[1:])
 
 
+def _features(arguments: list[str]) -> int:
+    from multimodal.features.commands import features_main
+
+    return features_main(arguments[1:])
+
+
+def _probe(arguments: list[str]) -> int:
+    from multimodal.features.commands import probe_main
+
+    return probe_main(arguments[1:])
+
+
 def _sizes(arguments: list[str]) -> int:
     from multimodal.training.sizes_command import main
 
@@ -85,6 +99,8 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "import": _import,
     "export": _export,
     "sizes": _sizes,
+    "probe": _probe,
+    "features": _features,
     "report": _report,
 }
 

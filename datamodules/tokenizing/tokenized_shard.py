@@ -158,7 +158,7 @@ class ShardTokenizer:
             OSError: the disk is full, or the source cannot be fetched.
         """
         reader = job.reader()
-        with _one_thread(self.settings.device), torch.inference_mode(), ShardFile(job.target) as shard:
+        with one_thread(self.settings.device), torch.inference_mode(), ShardFile(job.target) as shard:
             for start in range(0, job.info.samples, self.settings.batch_size):
                 positions = range(start, min(start + self.settings.batch_size, job.info.samples))
                 for raw, fields in self._batch(reader, positions, job.train, shard.contents.problems):
@@ -258,7 +258,7 @@ def _add(shard: ShardFile, raw: RawSample, fields: dict[str, bytes]) -> int:
 
 
 @contextmanager
-def _one_thread(device: str) -> Iterator[None]:
+def one_thread(device: str) -> Iterator[None]:
     """Keep torch to one thread on the CPU: processes share the cores, and sums do not depend on how many there are."""
     threads = torch.get_num_threads()
     if device == "cpu":

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
 from multimodal.nn import Encoder
 from multimodal.pretrained import folder as saved
+from multimodal.pretrained.encoder_options import with_options
 from multimodal.pretrained.importing import import_checkpoint
 from multimodal.protocols import Embed
 
@@ -60,17 +61,31 @@ def fetch(path_or_name: str | Path) -> Path:
         raise ValueError(f"{path_or_name} cannot be downloaded: {str(error).splitlines()[0]}") from error
 
 
-def load_encoder(folder: str) -> Encoder:
-    """Return the encoder of a saved model, to be trained on; configs name this as ``class_path``.
+def load_encoder(
+    folder: str,
+    norm_at: Literal["output", "input", "none"] | None = None,
+    drop_path: float | None = None,
+    share_bias: bool | None = None,
+    checkpoint_activations: bool | None = None,
+) -> Encoder:
+    """Return the encoder of a saved model, to be trained on; configs name this as ``class_path``. An option of None: as it was saved.
+
+    BEiT pretrains with a last norm and one position bias for all layers. Its classifiers norm the mean of the tokens instead, and each
+    layer has a bias of its own, which begins as the shared one: ``norm_at="none", share_bias=False``.
 
     Args:
         folder: that ``save_pretrained`` or ``multimodal import`` wrote.
+        norm_at: "none" leaves out the norm at the input or output that the encoder has.
+        drop_path: stochastic-depth rate of the last layer, in [0, 1).
+        share_bias: False gives every layer a copy of the shared position bias.
+        checkpoint_activations: whether the backward pass computes a layer's activations again, for less memory.
 
     Raises:
-        ValueError: the folder holds no such model.
+        ValueError: the folder holds no such model, or its encoder cannot have such an option.
     """
     model = saved.load(folder)
-    encoder: Encoder = model.encoder.train()
+    options = {"norm_at": norm_at, "drop_path": drop_path, "share_bias": share_bias, "checkpoint_activations": checkpoint_activations}
+    encoder = with_options(model.encoder, **options).train()
     encoder.origin = model.settings.origin  # type: ignore[assignment]  # licence and source stay with what is made of the weights
     return encoder
 

@@ -55,7 +55,8 @@ def _sections(folder: RunFolder) -> Iterable[str]:
         curves = _section(f"Curves: {name}", _charts(folder, f"loss/{name}", f"accuracy/{name}", *_fields(folder, name)))
         yield curves + _pictures(name, folder.pictures.get(name, []))
     if not folder.modalities():
-        yield _section("Curves", _charts(folder, "loss", "reconstruction"))
+        yield _section("Curves", _charts(folder, "loss", "accuracy", "reconstruction"))
+        yield _section("Layers", _layer_table(folder))
         yield "".join(_pictures(name, files) for name, files in folder.pictures.items())
     yield _section("Codebook", _charts(folder, "codebook/usage", "codebook/perplexity", "codebook/dead_codes"))
     yield _section("Probes", _probe_table(folder.probes))
@@ -107,7 +108,21 @@ def _probe_table(rows: Sequence[dict[str, str]]) -> str:
     head = (
         ("modality", "layer", "method", "labels per class", f"step {rows[0]['step']}", f"step {rows[-1]['step']}", "gain") if rows else ()
     )
-    return _table(head, lines) if lines else ""
+    return _table(head, lines) + _baseline(rows[-1]) if lines else ""
+
+
+def _baseline(row: dict[str, str]) -> str:
+    """Return what the scores are to be compared with; nothing for files of versions that did not say it."""
+    if not row.get("majority"):
+        return ""
+    return f"<p>{int(row['test_items']):,} test items; always the most frequent class: {float(row['majority']):.3f}</p>"
+
+
+def _layer_table(folder: RunFolder) -> str:
+    """Return the last accuracy of each layer's own classifier, if the run trained such."""
+    start = "val/accuracy/layer_"
+    rows = [(name.removeprefix(start), f"{curve[-1][1]:.3f}") for name, curve in sorted(folder.curves.items()) if name.startswith(start)]
+    return _table(("layer", "validation accuracy"), rows) if rows else ""
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -3,19 +3,28 @@
 from multimodal.training.encoder_training import EncoderTraining
 from multimodal.training.fine_tuning import FineTuning
 from multimodal.training.fused_adamw import FusedAdamW
+from multimodal.training.layer_probing import LayerProbing
 from multimodal.training.masked_pretraining import MaskedPretraining
-from multimodal.training.optimization import WarmupCosine, parameter_groups
+from multimodal.training.mixing import Mixing
+from multimodal.training.optimization import WarmupCosine, WarmupPolynomial, parameter_groups
 from multimodal.training.probing import ProbeResult, probe
+from multimodal.training.segmentation import SemanticSegmentation
+from multimodal.training.sliding_window import SlidingWindow
 from multimodal.training.tokenizer_training import TokenizerTraining
 
 __all__ = [
     "EncoderTraining",
     "FineTuning",
     "FusedAdamW",
+    "LayerProbing",
     "MaskedPretraining",
+    "Mixing",
     "ProbeResult",
+    "SemanticSegmentation",
+    "SlidingWindow",
     "TokenizerTraining",
     "WarmupCosine",
+    "WarmupPolynomial",
     "parameter_groups",
     "probe",
 ]

@@ -6,6 +6,7 @@ Letters in shapes: s samples, c classes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Literal, cast
 
 import torch
@@ -22,6 +23,7 @@ from multimodal.nn import Encoded, Encoder, layer_of
 from multimodal.objectives import Term
 from multimodal.training.dry_run import check_input
 from multimodal.training.encoder_training import EncoderTraining, default_optimizer
+from multimodal.training.mixing import Mixed, Mixing, can_be_mixed
 from multimodal.training.optimization import WarmupCosine
 from multimodal.training.scores import ClassScores
 
@@ -37,8 +39,9 @@ class FineTuning(EncoderTraining):
     without items, counts for nothing. The loss of an optimizer step is the mean over all its labels, over heads, ranks and accumulated
     batches alike.
 
-    Logs loss, accuracy and macro F1 (``val/accuracy``; with several heads also ``val/accuracy/<head>``). ``predict`` writes the
-    probabilities of each head as ``<head>.npy`` and the most likely classes as ``<head>_ids.npy``.
+    Logs loss, accuracy and macro F1 (``val/accuracy``; with several heads also ``val/accuracy/<head>``); of mixed samples, in training, the
+    label with the larger share counts as the true one. ``predict`` writes the probabilities of each head as ``<head>.npy`` and the most
+    likely classes as ``<head>_ids.npy``.
 
     Args:
         encoder: a new one, or one that was trained before (``multimodal.pretrained.load_encoder``).
@@ -51,6 +54,7 @@ class FineTuning(EncoderTraining):
         schedule: builds the learning-rate schedule from the optimizer and the number of steps.
         layer_decay: the learning rate of a layer as a share of the next one's, in (0, 1]; None: the same for all. BEiT base: 0.65 to 0.85.
         compile_encoder: compile the encoder's layers (``torch.compile``) when a fit starts.
+        mixing: mixes samples of training batches, and their labels (Mixup, CutMix); None: none.
 
     Raises:
         ValueError: no modalities or heads, a setting outside its range, or parts that do not fit each other; in training, a label without a
@@ -68,6 +72,7 @@ class FineTuning(EncoderTraining):
         schedule: Callable[[Optimizer, int], LRScheduler] = WarmupCosine,
         layer_decay: float | None = None,
         compile_encoder: bool = False,
+        mixing: Mixing | None = None,
     ) -> None:
         super().__init__(encoder, modalities, optimizer, schedule, layer_decay, compile_encoder)
         if not heads:
@@ -80,7 +85,7 @@ class FineTuning(EncoderTraining):
                     f"modality {name!r} is one of pretraining: give multimodal.modality.Input its transform and its embedding."
                 )
         self.heads = nn.ModuleDict({name: x if isinstance(x, ClassificationHead) else x(encoder.dim) for name, x in heads.items()})
-        self.label_smoothing = label_smoothing
+        self.label_smoothing, self.mixing = label_smoothing, mixing
         self._frozen = self._freeze(freeze_layers)
         num_classes = {name: cast(int, head.num_classes) for name, head in self.heads.items()}
         self.scores = nn.ModuleDict({f"{stage}_scores": ClassScores(num_classes) for stage in ("train", "val", "test")})
@@ -106,6 +111,8 @@ class FineTuning(EncoderTraining):
         """Try the embeddings on the transforms' examples, and the heads on one token."""
         for name, modality in self.modalities.items():
             check_input(name, cast(Input, modality), self.encoder.dim)
+        if self.mixing is not None:
+            self._check_mixing()
         token, first = torch.zeros(1, self.encoder.dim), torch.zeros(1, dtype=torch.int64)
         encoded = Encoded(token, None if self.encoder.special is None else token)
         for name, head in self.heads.items():
@@ -113,6 +120,11 @@ class FineTuning(EncoderTraining):
                 head(encoded, first, 1)
             except (ValueError, RuntimeError) as error:
                 raise ValueError(f"head {name!r} does not fit the encoder: {str(error).splitlines()[0]}") from error
+
+    def _check_mixing(self) -> None:
+        examples = [transform.example() for transform in self.transforms.values()]
+        if all(item is not None and (item.ragged or not can_be_mixed(item.values)) for item in examples):
+            raise ValueError(f"mixing has no effect on {', '.join(self.transforms)}, whose items are sequences or ids: leave it out.")
 
     def train(self, mode: bool = True) -> FineTuning:
         """Set the mode of all parts but the frozen ones, whose dropout stays off."""
@@ -171,20 +183,28 @@ class FineTuning(EncoderTraining):
 
     def _terms(self, batch: Batch, stage: str) -> dict[tuple[str, int], Term]:
         terms = {}
+        batch, mixed = self.mixing(batch) if stage == "train" and self.mixing is not None else (batch, None)
         found, present = self._logits(batch)
         for name, logits in found.items():
             labels = batch.labels.get(name)
             labels = torch.full((len(logits),), NO_LABEL, device=logits.device) if labels is None else labels
             chosen = ((labels != NO_LABEL) & present).nonzero()[:, 0]
-            terms[name, 0] = self._term(name, logits[chosen], labels[chosen], stage)
+            guesses = logits.argmax(1)[chosen]
+            loss, true = self._loss(logits, labels, chosen, mixed)
+            cast(ClassScores, self._metric(stage)).update(name, loss, guesses, true)
+            correct, count = (guesses == true).sum()[None], torch.tensor(len(chosen), device=logits.device)
+            terms[name, 0] = Term(loss, count=count, weight=1.0, correct=correct, ids=guesses)
         return terms
 
-    def _term(self, name: str, logits: Tensor, labels: Tensor, stage: str) -> Term:
-        loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing, reduction="sum")
-        guesses = logits.argmax(1)
-        cast(ClassScores, self._metric(stage)).update(name, loss, guesses, labels)
-        correct = (guesses == labels).sum()[None]
-        return Term(loss, count=torch.tensor(len(labels), device=labels.device), weight=1.0, correct=correct, ids=guesses)
+    def _loss(self, logits: Tensor, labels: Tensor, chosen: Tensor, mixed: Mixed | None) -> tuple[Tensor, Tensor]:
+        """Return the sum of the losses of the chosen samples, and what counts as their true classes."""
+        entropy = partial(F.cross_entropy, logits[chosen].float(), label_smoothing=self.label_smoothing)
+        own = labels[chosen]
+        if mixed is None:
+            return entropy(own, reduction="sum"), own
+        share, other = mixed.share[chosen], labels[mixed.partner[chosen]]  # partners have labels for the same heads
+        loss = share * entropy(own, reduction="none") + (1 - share) * entropy(other, reduction="none")
+        return loss.sum(), torch.where(share >= 0.5, own, other)
 
     def _unused(self, batch: Batch) -> Iterable[nn.Module]:
         return [self.modalities] if batch.items else [self.modalities, self.heads]  # of embeddings in use, the vector of the mask

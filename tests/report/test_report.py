@@ -137,6 +137,22 @@ def test_tables_hold_the_last_scores_and_the_gain_of_the_probes(run):
     ]
 
 
+def test_probes_say_what_to_compare_them_with(run):
+    file = run / "probe.csv"
+    head, *rows = file.read_text().splitlines()
+    file.write_text("".join(f"{line}\n" for line in [f"{head},majority,test_items", *(f"{row},0.125,1200" for row in rows)]))
+    assert "1,200 test items; always the most frequent class: 0.125" in read(write_report(run)).text
+
+
+def test_a_probe_of_layers_has_a_table_of_them(tokenizer_run):
+    file = next(tokenizer_run.glob("metrics/*/metrics.csv"))
+    file.write_text("step,val/accuracy,val/accuracy/layer_00,val/accuracy/layer_01\n5,0.5,0.25,0.5\n9,0.75,0.125,0.75\n")
+    page = read(write_report(tokenizer_run))
+    assert "Layers" in page.titles and "accuracy" in page.charts
+    start = page.rows.index(["layer", "validation accuracy"])
+    assert page.rows[start + 1 : start + 3] == [["00", "0.125"], ["01", "0.750"]]
+
+
 def test_a_modality_whose_name_continues_anothers_keeps_its_charts(run):
     for file in run.glob("metrics/*/metrics.csv"):
         file.write_text(file.read_text().replace("melody", "drawing_two"))

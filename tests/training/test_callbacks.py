@@ -95,10 +95,75 @@ def test_probes_at_the_start_and_at_the_end(tmp_path, model, data):
 
 
 def test_probes_between_epochs_come_once_each(tmp_path, model, data):
-    fit(tmp_path, model, data, LabelProbe("picture", labels_per_class=(0,), every_n_epochs=1, layer=0))
+    fit(tmp_path, model, data, LabelProbe("picture", labels_per_class=(0,), every_n_epochs=1, layers=[0]))
     rows = rows_of(tmp_path)
     assert [int(row["step"]) for row in rows] == [step for step in (0, 2, 4, 6) for _ in range(2)]
     assert {row["layer"] for row in rows} == {"0"}
+
+
+def test_all_layers_are_probed_in_one_pass_and_the_best_is_logged(tmp_path, model, data):
+    logger, calls = CSVLogger(tmp_path, name="metrics"), []
+    model.encoder.blocks[0].register_forward_hook(lambda module, inputs, output: calls.append(len(output)) if not module.training else None)
+    fit(tmp_path, model, data, LabelProbe("picture", labels_per_class=(2,), draws=2, layers="all"), loggers=logger, limit_val_batches=0)
+    assert len(calls) == 2 * 2 * 2  # probes, splits, batches
+    rows = [row for row in rows_of(tmp_path) if row["method"] == "linear"]
+    assert [row["layer"] for row in rows] == ["0", "1", "out", "best"] * 2
+    best = rows[-1]
+    assert set(best["chosen"].split()) <= {"0", "1", "out"} and len(best["chosen"].split()) == 2
+    assert float(best["majority"]) == pytest.approx(0.5, abs=0.1) and int(best["test_items"]) == len(data_labels(data))
+    with (tmp_path / "metrics/version_0/metrics.csv").open(newline="") as file:
+        logged = [row["probe/picture/linear_2"] for row in csv.DictReader(file) if row.get("probe/picture/linear_2")]
+    assert [float(value) for value in logged] == [float(row["accuracy"]) for row in rows if row["layer"] == "best"]
+
+
+def data_labels(data) -> list[int]:
+    return [label for batch in data.batches for label in batch.labels["label"][batch.items["picture"].sample].tolist() if label >= 0]
+
+
+def test_a_run_that_goes_on_adds_no_row_and_replaces_what_it_probes_again(tmp_path, make_model, data):
+    probe = {"modality": "picture", "labels_per_class": (2,), "draws": 1}
+    quiet = {
+        "accelerator": "cpu",
+        "default_root_dir": tmp_path,
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    first = L.Trainer(max_epochs=1, callbacks=[LabelProbe(**probe)], enable_checkpointing=False, **quiet)
+    first.fit(make_model(), datamodule=data)
+    first.save_checkpoint(tmp_path / "first.ckpt")
+    before = rows_of(tmp_path)
+    assert [row["step"] for row in before] == ["0", "0", "2", "2"]
+    for _ in range(2):  # the second continues from the same place, as after a kill
+        trainer = L.Trainer(max_epochs=2, callbacks=[LabelProbe(**probe)], enable_checkpointing=False, **quiet)
+        trainer.fit(make_model(), datamodule=data, ckpt_path=tmp_path / "first.ckpt")
+        rows = rows_of(tmp_path)
+        assert [row["step"] for row in rows] == ["0", "0", "2", "2", "4", "4"] and rows[:4] == before
+
+
+def test_a_run_that_goes_on_is_not_probed_where_it_stopped(tmp_path, make_model, data):
+    quiet = {
+        "accelerator": "cpu",
+        "default_root_dir": tmp_path,
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    stopped = L.Trainer(max_epochs=1, enable_checkpointing=False, **quiet)
+    stopped.fit(make_model(), datamodule=data)
+    stopped.save_checkpoint(tmp_path / "first.ckpt")
+    trainer = L.Trainer(
+        max_epochs=2, callbacks=[LabelProbe("picture", labels_per_class=(2,), draws=1)], enable_checkpointing=False, **quiet
+    )
+    trainer.fit(make_model(), datamodule=data, ckpt_path=tmp_path / "first.ckpt")
+    assert [row["step"] for row in rows_of(tmp_path)] == ["4", "4"]
+
+
+def test_rows_of_an_earlier_version_stay(tmp_path, model, data):
+    (tmp_path / "probe.csv").write_text("step,modality,layer,method,labels_per_class,accuracy,std,draws\n9,picture,out,knn,10,0.5,0.1,5\n")
+    fit(tmp_path, model, data, LabelProbe("picture", labels_per_class=(2,), draws=1))
+    rows = rows_of(tmp_path)
+    assert len(rows) == 5 and rows[0]["accuracy"] == "0.5" and rows[0]["majority"] == "" and rows[1]["majority"]
 
 
 def test_probing_leaves_training_as_it_is(tmp_path, make_model, data):
@@ -120,15 +185,17 @@ def test_unlabelled_samples_and_those_without_the_modality_are_left_out(model, d
         for batch in data.batches
         for number, label in enumerate(batch.labels["label"])
     ]
-    assert len(features) == len(labels) == sum(usable) < len(usable)
-    assert labels.min() == 0 and (features.abs().sum(1) > 0).all()
+    assert len(features["out"]) == len(labels) == sum(usable) < len(usable)
+    assert labels.min() == 0 and (features["out"].abs().sum(1) > 0).all()
     expected = torch.cat([model.features(batch, "pairs") for batch in data.batches])[torch.tensor(usable)]
-    torch.testing.assert_close(features, expected)
+    torch.testing.assert_close(features["out"], expected)
 
 
 def test_names_that_do_not_exist_are_refused(tmp_path, model, data):
     with pytest.raises(ValueError, match=r"no modality 'sound', only \['pairs', 'picture'\]"):
         fit(tmp_path, model, data, LabelProbe("sound"))
+    with pytest.raises(ValueError, match=r"layers must be 'all' or some of -2 to 1 and 'out', got .2."):
+        fit(tmp_path, model, data, LabelProbe("picture", layers=[2]))
     with pytest.raises(ValueError, match="no sample has both modality 'picture' and label 'mood'"):
         fit(tmp_path, model, data, LabelProbe("picture", label="mood"))
 

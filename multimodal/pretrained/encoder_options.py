@@ -1,0 +1,47 @@
+"""An encoder that was trained before, with other options: those that a fine-tuning may change and keep the weights."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from torch import Tensor
+
+from multimodal.nn import Encoder
+from multimodal.pretrained.importing import load_exactly
+
+OWN_BIAS = re.compile(r".*\.attn\.position_bias\.(.+)")
+
+
+def with_options(encoder: Encoder, **options: Any) -> Encoder:
+    """Return an encoder of the same weights, built anew where an option changes.
+
+    Args:
+        encoder: a saved or imported one.
+        options: settings of ``Encoder`` by name, of which ``load_encoder`` says what they do; None: as it is.
+
+    Raises:
+        ValueError: an option that the weights do not allow, or a value that ``Encoder`` refuses.
+    """
+    now = encoder.init_args
+    if options.get("share_bias") is not None and now["bias"] is None:
+        raise ValueError("share_bias has no effect: this encoder has no position bias. Leave it out.")
+    changed = {name: value for name, value in options.items() if value is not None and value != now[name]}
+    if changed.get("share_bias"):
+        raise ValueError("share_bias: the layers of this encoder have learned a bias each, which cannot become one; leave it out.")
+    if changed.get("norm_at", "none") != "none":
+        raise ValueError(f"norm_at: this encoder has no norm at the {changed['norm_at']}; allowed are 'none' and {now['norm_at']!r}.")
+    if not changed:
+        return encoder
+    built = type(encoder)(**(now | changed))
+    load_exactly(built, _weights_for(built, encoder.state_dict()))
+    return built.train(encoder.training)
+
+
+def _weights_for(built: Encoder, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors that the new encoder wants: each layer's bias from the shared one, none of a norm that is left out."""
+    wanted = {}
+    for name in built.state_dict():
+        own = OWN_BIAS.fullmatch(name)
+        wanted[name] = state[f"bias.{own[1]}" if own and name not in state else name]
+    return wanted
