@@ -1,6 +1,6 @@
 """Pretrain on 4,000 digits by several objectives for about the same processor time, and fine-tune on 10 to 400 labels of each digit.
 
-``python -m benchmarks.digit_pretraining.run [METHOD ...]``: data and runs come into data/digit_pretraining and runs/digits. What is finished
+``python -m benchmarks.digit_pretraining.run [METHOD ...]``; data and runs come to data/digit_pretraining and runs/digits. What is finished
 is not done again: results are lines of runs/digits/results.jsonl, so the comparison can be stopped and go on, or be shared by processes.
 """
 

@@ -14,7 +14,7 @@ from multimodal.datamodules.jobs.parts import Part
 from multimodal.datamodules.jobs.run_jobs import Advance, Engine
 from multimodal.datamodules.shards.index import FILE_NAME, ShardIndex, StoredIds
 from multimodal.datamodules.shards.shard_file import file_sha256
-from multimodal.datamodules.tokenizing.tokenized_shard import Parts, Recipe, ShardJob, ShardTokenizer, TokenizeSettings, build_parts
+from multimodal.datamodules.tokenizing.tokenized_shard import Parts, PlannedJob, Recipe, ShardTokenizer, TokenizeSettings, build_parts
 from multimodal.errors import SampleError
 from multimodal.fingerprint import library_versions, transform_fingerprint
 
@@ -34,29 +34,6 @@ class RunOptions:
     engine: Engine = "local"
     part: Part = field(default_factory=Part)
     overwrite: bool = False
-
-
-@dataclass(frozen=True)
-class _PlannedShard(ShardJob):
-    """A shard to make, and its place in the run.
-
-    Args:
-        split: that it belongs to.
-        plan: a hash of all that decides its bytes.
-    """
-
-    split: str
-    plan: str
-
-    @property
-    def path(self) -> str:
-        """Its name in the new folder."""
-        return self.target.name
-
-    @property
-    def num_samples(self) -> int:
-        """How many samples it will have: those of the source."""
-        return self.info.samples
 
 
 def tokenize_shards(
@@ -150,7 +127,7 @@ def _stored_ids(parts: Parts, settings: TokenizeSettings) -> StoredIds:
     )
 
 
-def _is_ragged(planned: Sequence[_PlannedShard], tokenizer: ShardTokenizer) -> bool:
+def _is_ragged(planned: Sequence[PlannedJob], tokenizer: ShardTokenizer) -> bool:
     """Return whether items are ragged, from the first sample that has the modality. What does not fit together shows here, before the work.
 
     Raises:
@@ -174,7 +151,7 @@ def _is_ragged(planned: Sequence[_PlannedShard], tokenizer: ShardTokenizer) -> b
     raise ValueError(f"no sample can be tokenized{'.' if last is None else f'; the last problem: {last}'}")
 
 
-def _plan(source: ShardIndex, root: Path, stored: StoredIds, settings: TokenizeSettings) -> list[_PlannedShard]:
+def _plan(source: ShardIndex, root: Path, stored: StoredIds, settings: TokenizeSettings) -> list[PlannedJob]:
     """Return the shards to make, in the order of the index.
 
     Raises:
@@ -187,7 +164,7 @@ def _plan(source: ShardIndex, root: Path, stored: StoredIds, settings: TokenizeS
             train, target = split in settings.train_splits, root / Path(info.path).name
             said = [info.sha256 or file_sha256(Path(location)), info.samples, asdict(stored), train, asdict(settings)]
             plan = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
-            planned.append(_PlannedShard(location, bool(source.url), info, train, target, split, plan))
+            planned.append(PlannedJob(location, bool(source.url), info, train, target, split, plan))
     names = Counter(shard.path for shard in planned)
     if twice := [name for name, count in names.items() if count > 1]:
         raise ValueError(f"the source has several shards of the name {twice[0]}: tokenize its folders one by one.")

@@ -95,6 +95,29 @@ class ShardJob:
         return ShardReader(path, self.info.samples, self.location)
 
 
+@dataclass(frozen=True)
+class PlannedJob(ShardJob):
+    """A shard to make, and its place in the run.
+
+    Args:
+        split: that it belongs to.
+        plan: a hash of all that decides its bytes.
+    """
+
+    split: str
+    plan: str
+
+    @property
+    def path(self) -> str:
+        """Its name in the new folder."""
+        return self.target.name
+
+    @property
+    def num_samples(self) -> int:
+        """How many samples it will have: those of the source."""
+        return self.info.samples
+
+
 @runtime_checkable
 class Recipe(Protocol):
     """How to build a transform and a tokenizer; hashable, and picklable where several processes work. See ``TokenizerRecipe``."""

@@ -24,7 +24,7 @@ from multimodal.datamodules.shards.reader import RawSample, ShardReader
 from multimodal.datamodules.shards.shard_file import ShardFile, file_sha256
 from multimodal.datamodules.streaming.bad_samples import OnError
 from multimodal.datamodules.tokenizing.tokenize import RunOptions
-from multimodal.datamodules.tokenizing.tokenized_shard import ShardJob, one_thread
+from multimodal.datamodules.tokenizing.tokenized_shard import PlannedJob, ShardJob, one_thread
 from multimodal.errors import SampleError
 from multimodal.features.reader import FeatureReader, FeatureSettings, cached_reader
 from multimodal.fingerprint import transform_fingerprint
@@ -61,29 +61,6 @@ class FeatureShardSettings:
             raise ValueError(f"precision must be float16 or float32, got {self.precision!r}.")
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {self.batch_size}.")
-
-
-@dataclass(frozen=True)
-class PlannedShard(ShardJob):
-    """A shard to make, and its place in the run.
-
-    Args:
-        split: that it belongs to.
-        plan: a hash of all that decides its bytes.
-    """
-
-    split: str
-    plan: str
-
-    @property
-    def path(self) -> str:
-        """Its name in the new folder."""
-        return self.target.name
-
-    @property
-    def num_samples(self) -> int:
-        """How many samples it will have: those of the source."""
-        return self.info.samples
 
 
 def write_feature_shards(
@@ -168,7 +145,7 @@ def _said(reader: FeatureReader, settings: FeatureShardSettings) -> dict[str, An
     }
 
 
-def _plan(source: ShardIndex, root: Path, splits: Sequence[str], said: dict[str, Any]) -> list[PlannedShard]:
+def _plan(source: ShardIndex, root: Path, splits: Sequence[str], said: dict[str, Any]) -> list[PlannedJob]:
     planned = []
     for split in splits:
         for info in source.splits[split]:
@@ -176,7 +153,7 @@ def _plan(source: ShardIndex, root: Path, splits: Sequence[str], said: dict[str,
             target = root / Path(info.path).name
             facts = json.dumps([info.sha256 or file_sha256(Path(location)), info.samples, said], sort_keys=True)
             plan = hashlib.sha256(facts.encode()).hexdigest()
-            planned.append(PlannedShard(location, bool(source.url), info, False, target, split, plan))
+            planned.append(PlannedJob(location, bool(source.url), info, False, target, split, plan))
     names = Counter(shard.path for shard in planned)
     if twice := [name for name, count in names.items() if count > 1]:
         raise ValueError(f"the source has several shards of the name {twice[0]}: read its folders one by one.")

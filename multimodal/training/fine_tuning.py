@@ -91,6 +91,7 @@ class FineTuning(EncoderTraining):
         self.scores = nn.ModuleDict({f"{stage}_scores": ClassScores(num_classes) for stage in ("train", "val", "test")})
         self._labelled = 0  # labels of this epoch
         self._check_parts()
+        self.train()  # which Lightning does not call before the first step
 
     def _freeze(self, layers: int | Literal["all"]) -> list[nn.Module]:
         """Freeze parameters; return the modules that are frozen as a whole."""

@@ -131,6 +131,7 @@ def test_frozen_layers_keep_their_weights_and_train_the_rest(make_classifier, la
 def test_a_frozen_encoder_is_a_linear_probe(make_classifier, labelled_samples, loader):
     start = make_classifier().state_dict()
     model = make_classifier(freeze_layers="all", **SGD)
+    assert model.heads.training and not any(module.training for module in model.encoder.modules())  # a fit calls train() at its end only
     trained = fit(model, loader([labelled_samples] * 2))
     assert {name for name in trained if not torch.equal(trained[name], start[name])} == {"heads.label.proj.weight", "heads.label.proj.bias"}
 

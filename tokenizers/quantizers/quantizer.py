@@ -48,7 +48,7 @@ class Quantizer(nn.Module, ABC):
         """The number of ids of each field."""
 
     @abstractmethod
-    def encode(self, vectors: Float[Tensor, "n d"]) -> Int[Tensor, "n *k"]:
+    def encode(self, vectors: Float[Tensor, "n d"]) -> Int[Tensor, "n ..."]:
         """Return the ids; it changes no statistics, and is float32 under autocast too."""
 
     @abstractmethod
