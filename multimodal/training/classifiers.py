@@ -131,8 +131,8 @@ def _fit(labelled: Labelled, weight: Tensor, bias: Tensor, decay: float, spread:
     unit = (len(x) / (curvature * spread + decay)).sqrt()[:, None]
     x, penalty = x * unit.T, decay / 2 / len(x) * unit.square()
     weight, bias = (weight / unit).requires_grad_(), (bias * curvature**0.5).requires_grad_()
-    tolerance = 1e-4 * min(1.0, decay**0.5)  # with little decay the loss is small, and flat
-    optimizer = torch.optim.LBFGS([weight, bias], max_iter=200, line_search_fn="strong_wolfe", tolerance_grad=tolerance)
+    tolerance = 1e-3 * min(1.0, decay**0.5)  # with little decay the loss is small, and flat
+    optimizer = torch.optim.LBFGS([weight, bias], max_iter=100, line_search_fn="strong_wolfe", tolerance_grad=tolerance)
 
     def closure() -> Tensor:
         optimizer.zero_grad()
