@@ -24,7 +24,7 @@ def with_options(encoder: Encoder, **options: Any) -> Encoder:
         ValueError: an option that the weights do not allow, or a value that ``Encoder`` refuses.
     """
     now = encoder.init_args
-    if options.get("share_bias") is not None and now["bias"] is None:
+    if now["bias"] is None and options.pop("share_bias", None) is False:  # True is what a config of a new encoder leaves behind
         raise ValueError("share_bias has no effect: this encoder has no position bias. Leave it out.")
     changed = {name: value for name, value in options.items() if value is not None and value != now[name]}
     if changed.get("share_bias"):

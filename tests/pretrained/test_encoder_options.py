@@ -8,7 +8,7 @@ import torch
 
 from multimodal.heads import ClassificationHead
 from multimodal.modality import Input
-from multimodal.nn import LayerNorm
+from multimodal.nn import Encoder, LayerNorm
 from multimodal.pretrained import PretrainedModel, load_embed, load_encoder
 from multimodal.pretrained.encoder_options import with_options
 from multimodal.pretrained.from_training import model_of
@@ -97,6 +97,11 @@ def test_without_options_the_encoder_is_as_it_was_saved(folder):
     same = load_encoder(folder, norm_at="output", share_bias=True, drop_path=0.0, checkpoint_activations=False)
     assert settings_of(same) == settings_of(load_encoder(folder))
     assert load_encoder(folder, checkpoint_activations=True).checkpoint_activations
+
+
+def test_what_a_config_of_a_new_encoder_leaves_behind_is_no_error():
+    encoder = Encoder(16, 1, 2)
+    assert with_options(encoder, norm_at="output", share_bias=True, drop_path=0.0) is encoder
 
 
 def test_an_encoder_in_evaluation_stays_in_it(folder):
