@@ -42,7 +42,7 @@ def load_decoders() -> Decoders:
     decoders = Decoders()
     for module in _modalities():
         try:
-            classes = list(_transforms(module))
+            classes = sorted(_transforms(module), key=lambda cls: len(cls.__mro__))  # what others are derived from comes first
         except ImportError as error:
             decoders.absent.append(f"{module} cannot be imported ({error})")
             continue
