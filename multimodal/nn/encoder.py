@@ -187,7 +187,7 @@ class Encoder(Recorded, nn.Module):
         Raises:
             ValueError: coordinates are missing, or do not fit the encoder's positions; an expert that there is not.
         """
-        return self.forward_intermediates(tokens, sequence, coordinates, expert=expert, wanted=wanted)[0]
+        return self.forward_layers(tokens, sequence, coordinates, expert=expert, wanted=wanted)[0]
 
     def forward_intermediates(
         self,
@@ -197,9 +197,12 @@ class Encoder(Recorded, nn.Module):
         indices: Sequence[int] = (),
         expert: Int[Tensor, " n"] | None = None,
         wanted: Bool[Tensor, " n"] | None = None,
-    ) -> tuple[Encoded, list[Float[Tensor, "_ d"]]]:
-        """Encode, and return also the tokens after the layers ``indices`` (from 0; before the final norm); see ``forward_layers``."""
-        encoded, layers = self.forward_layers(tokens, sequence, coordinates, indices, expert, wanted)
+    ) -> tuple[Encoded, list[Float[Tensor, "n d"]]]:
+        """Encode, and return also all tokens after the layers ``indices`` (from 0; before the final norm)."""
+        at_once = None if self.depth - 1 in indices else wanted  # else the last layer is to work for all tokens
+        encoded, layers = self.forward_layers(tokens, sequence, coordinates, indices, expert, at_once)
+        if wanted is not None and at_once is None:
+            encoded = encoded._replace(tokens=encoded.tokens[wanted])
         return encoded, [layer.tokens for layer in layers]
 
     def forward_layers(

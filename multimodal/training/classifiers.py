@@ -6,6 +6,7 @@ Letters in shapes: n labelled items, m scored items, d width, c classes, k candi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -17,6 +18,8 @@ TEMPERATURE = 0.07
 MOST_FOLDS = 5
 ENOUGH_HELD_OUT = 500
 """Held-out guesses that a setting is chosen on, where there are so many: with more, further folds are not worth their time."""
+MOST_STEPS = 100
+"""Of Newton's method, and of conjugate gradients within each."""
 SIMILARITIES = 2**25
 """Of a block of scored items to all labelled ones, at most: 128 MiB."""
 Labelled = tuple[Tensor, Tensor]
@@ -125,21 +128,64 @@ def _principal_axes(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _fit(labelled: Labelled, weight: Tensor, bias: Tensor, decay: float, spread: Tensor) -> tuple[Tensor, Tensor]:
-    """Return weights and bias, found by L-BFGS in units in which the loss curves alike along all axes: else it takes hundreds of steps."""
+    """Return weights and bias, by Newton's method in units in which the loss curves alike along all axes: else steps take long."""
     (x, y), share = labelled, 1 / weight.shape[1]
     curvature = share * (1 - share)  # of the loss of a guess that knows nothing
-    unit = (len(x) / (curvature * spread + decay)).sqrt()[:, None]
-    x, penalty = x * unit.T, decay / 2 / len(x) * unit.square()
-    weight, bias = (weight / unit).requires_grad_(), (bias * curvature**0.5).requires_grad_()
-    tolerance = 1e-3 * min(1.0, decay**0.5)  # with little decay the loss is small, and flat
-    optimizer = torch.optim.LBFGS([weight, bias], max_iter=100, line_search_fn="strong_wolfe", tolerance_grad=tolerance)
+    unit = torch.cat([(len(x) / (curvature * spread + decay)).sqrt(), spread.new_tensor([curvature**-0.5])])[:, None]
+    x = torch.cat([x, x.new_ones(len(x), 1)], 1) * unit.T
+    penalty = decay / len(x) * unit.square()
+    penalty[-1] = 0  # of the bias
+    tolerance = 1e-4 * min(1.0, decay**0.5)  # with little decay the loss is small, and flat
+    found = _newton(x, y, penalty, torch.cat([weight, bias[None]]) / unit, tolerance) * unit
+    return found[:-1], found[-1]
 
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = F.cross_entropy(x @ weight + bias / curvature**0.5, y) + (penalty * weight.square()).sum()
-        loss.backward()
-        return loss
 
-    with torch.enable_grad():
-        optimizer.step(closure)
-    return weight.detach() * unit, bias.detach() / curvature**0.5
+def _newton(x: Tensor, y: Tensor, penalty: Tensor, weight: Tensor, tolerance: float) -> Tensor:
+    """Return the weights ``(d, c)`` of the least mean cross-entropy and half ``penalty (d, 1)`` times their squares.
+
+    Steps are found by conjugate gradients as exactly as they deserve, and shortened until the loss falls enough (Nocedal and Wright,
+    Numerical Optimization, algorithm 7.1).
+    """
+
+    def loss_of(weight: Tensor) -> tuple[float, Tensor]:
+        scores = x @ weight
+        return float(F.cross_entropy(scores, y) + (penalty * weight.square()).sum() / 2), scores
+
+    loss, scores = loss_of(weight)
+    for _ in range(MOST_STEPS):
+        guess = scores.softmax(1)
+        gradient = x.T @ (guess - F.one_hot(y, weight.shape[1])) / len(x) + penalty * weight
+        if float(gradient.abs().max()) <= tolerance:
+            break
+        step = _conjugate_gradients(partial(_curved, x, guess, penalty), -gradient)
+        slope, length = float((gradient * step).sum()), 1.0
+        while (found := loss_of(weight + length * step))[0] > loss + 1e-4 * length * slope and length > 1e-3:
+            length /= 2
+        if found[0] >= loss:  # as far as the precision of the numbers goes
+            break
+        weight, (loss, scores) = weight + length * step, found
+    return weight
+
+
+def _curved(x: Tensor, guess: Tensor, penalty: Tensor, step: Tensor) -> Tensor:
+    """Return the second derivative of the loss times a step."""
+    scores = x @ step
+    return x.T @ (guess * (scores - (guess * scores).sum(1, keepdim=True))) / len(x) + penalty * step
+
+
+def _conjugate_gradients(curved: Callable[[Tensor], Tensor], target: Tensor) -> Tensor:
+    """Solve ``curved(step) = target`` to a remainder of its norm times at most a half, and less the smaller the target is."""
+    step, rest, direction = torch.zeros_like(target), target, target
+    square = float(rest.square().sum())
+    enough = square * min(0.25, square**0.5)
+    for _ in range(MOST_STEPS):
+        along = curved(direction)
+        bend = float((direction * along).sum())
+        if bend <= 0:  # flat within the precision of the numbers
+            break
+        step, rest = step + square / bend * direction, rest - square / bend * along
+        before, square = square, float(rest.square().sum())
+        if square <= enough:
+            break
+        direction = rest + square / before * direction
+    return step if step.any() else target

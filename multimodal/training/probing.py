@@ -18,7 +18,7 @@ from multimodal.training.layer_features import OUTPUT
 
 BEST = "best"
 NEIGHBOURS = (1, 5, 20, 100)
-DECAYS = (1.0, 0.1, 10.0, 100.0, 1000.0)
+DECAYS = (1.0, 0.01, 0.1, 10.0, 100.0, 1000.0)
 
 
 @dataclass(frozen=True)

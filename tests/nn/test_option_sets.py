@@ -108,8 +108,10 @@ def test_the_tokens_that_are_wanted_are_those_of_all(name, lengths, seed, share)
         assert mine is its is None or torch.allclose(mine, its, atol=2e-5, rtol=1e-4)
     last = (encoder.depth - 1,)
     kept, (layer,) = encoder.forward_intermediates(given.tokens, given.sequence, given.coordinates, last, given.expert, wanted)
-    assert len(layer) == int(wanted.sum())  # the last layer works for these alone
+    assert len(layer) == len(order)
     torch.testing.assert_close(kept.tokens, some.tokens, **CLOSE)
+    _, (own,) = encoder.forward_layers(given.tokens, given.sequence, given.coordinates, last, given.expert, wanted)
+    torch.testing.assert_close(own.tokens, layer[wanted], **CLOSE)
 
 
 @each_option_set

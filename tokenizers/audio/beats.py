@@ -5,8 +5,8 @@ Letters in shapes: b items, f frames, m mel bins, n patches of all items, d widt
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int
@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from multimodal.protocols import Embed
-from multimodal.recorded import build
 from multimodal.tokenizers.pretrained import PretrainedTokenizer
 from multimodal.tokenizers.quantizers.nearest import nearest_code
 
@@ -26,20 +25,20 @@ class BeatsTokenizer(PretrainedTokenizer):
     (unilm ``beats/Tokenizers.py``.)
 
     Args:
-        encoder: class path and settings of the encoder.
-        embed: class path and settings of the embedding of spectrograms; the width is the encoder's.
+        encoder: builds the encoder.
+        embed: builds the embedding of spectrograms from the encoder's width.
         num_codes: size of the vocabulary.
         code_dim: width of a code.
     """
 
     codebook: Tensor
 
-    def __init__(self, encoder: Mapping[str, Any], embed: Mapping[str, Any], num_codes: int = 1024, code_dim: int = 256) -> None:
+    def __init__(self, encoder: Callable[[], nn.Module], embed: Callable[[int], Embed], num_codes: int = 1024, code_dim: int = 256) -> None:
         super().__init__()
         self.num_codes = num_codes
-        self.encoder: nn.Module = build(encoder)
-        dim = int(self.encoder.dim)
-        self.embed: Embed = build(embed, dim)
+        self.encoder: nn.Module = encoder()
+        dim = cast(int, self.encoder.dim)
+        self.embed = embed(dim)
         self.project = nn.Sequential(nn.Linear(dim, dim), nn.Tanh(), nn.Linear(dim, code_dim))
         self.register_buffer("codebook", F.normalize(torch.randn(num_codes, code_dim), dim=-1))
 

@@ -19,7 +19,7 @@ from multimodal.pretrained.formats.vision import NO_MASK, check_settings, withou
 from multimodal.pretrained.keymap import Entry, KeyMap, equal_copies, pair, same, shaped
 from multimodal.pretrained.model import PretrainedModel
 from multimodal.pretrained.settings import ModelSettings, part
-from multimodal.recorded import Recorded, build, settings_of
+from multimodal.recorded import Recorded, build, from_plain, settings_of
 
 EPS = 1e-5
 MAX_DISTANCE = 800
@@ -248,7 +248,13 @@ class BeatsTokenizerFormat(Format):
         check_settings(options)
         sizes, shapes = sizes_in(checkpoint), checkpoint.shapes
         codes, code_dim = shapes["quantize.embedding.weight"]
-        target = build({"class_path": sound.ROOM + "BeatsTokenizer"}, encoder_settings(sizes), embed_settings(sizes), codes, code_dim)
+        target = build(
+            {"class_path": sound.ROOM + "BeatsTokenizer"},
+            from_plain(encoder_settings(sizes)),
+            from_plain(embed_settings(sizes)),
+            codes,
+            code_dim,
+        )
         target.embed.mask_token.data.zero_()
         ignored = {f"quantize.{name}": STATISTICS_OF_TRAINING for name in ("cluster_size", "embedding.cluster_size", "embedding.embed_avg")}
         ignored["quantize.embedding.initted"] = STATISTICS_OF_TRAINING
