@@ -8,20 +8,15 @@ from __future__ import annotations
 import math
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
 
-from multimodal.tokenizers.quantizers.across_ranks import joined, of_first, summed
-from multimodal.tokenizers.quantizers.k_means import count_and_sum
-from multimodal.tokenizers.quantizers.lattice import straight_through
-from multimodal.tokenizers.quantizers.nearest import nearest_code
-from multimodal.tokenizers.quantizers.quantizer import Quantized, Quantizer
-
-KMEANS_ROUNDS = 10
+from multimodal.tokenizers.quantizers.across_ranks import of_first
+from multimodal.tokenizers.quantizers.k_means import k_means
+from multimodal.tokenizers.quantizers.moving_codebook import MovingCodebook
 
 
-class EuclideanCodebook(Quantizer):
+class EuclideanCodebook(MovingCodebook):
     """Each code is the moving average of the vectors it stands for (VQ-VAE, https://arxiv.org/abs/1711.00937, appendix A.1).
 
     Unlike those of ``Codebook``, codes have a length: stages of a ``ResidualQuantizer`` need one. They begin as the means of k-means of the
@@ -45,7 +40,6 @@ class EuclideanCodebook(Quantizer):
         ValueError: a setting outside its range.
     """
 
-    codes: Tensor
     sums: Tensor
     counts: Tensor
     updates: Tensor
@@ -53,64 +47,24 @@ class EuclideanCodebook(Quantizer):
     def __init__(
         self, dim: int, num_codes: int = 1024, decay: float = 0.99, commitment_weight: float = 0.25, revive_below: float = 0.03
     ) -> None:
-        super().__init__(dim)
-        if num_codes < 1 or commitment_weight < 0:
-            raise ValueError(f"num_codes must be at least 1 and commitment_weight at least 0, got {num_codes} and {commitment_weight}.")
-        if not (0 <= decay < 1 and 0 <= revive_below < 1):
-            raise ValueError(f"decay and revive_below must be in [0, 1), got {decay} and {revive_below}.")
-        self.decay, self.commitment_weight, self.revive_below = decay, commitment_weight, revive_below
-        self.register_buffer("codes", torch.randn(num_codes, dim))
+        super().__init__(dim, num_codes, decay, commitment_weight, revive_below)
         self.register_buffer("sums", torch.zeros(num_codes, dim))
         self.register_buffer("counts", torch.zeros(num_codes))
         self.register_buffer("updates", torch.tensor(0))
 
     @property
-    def vocab_sizes(self) -> tuple[int, ...]:
-        """One field, of as many ids as there are codes."""
-        return (len(self.codes),)
-
-    @torch.no_grad()
-    def encode(self, vectors: Float[Tensor, "n d"]) -> Int[Tensor, " n"]:
-        """Return the ids of the nearest codes, found in float32 under autocast too.
-
-        Raises:
-            ValueError: a vector is not finite.
-        """
-        return nearest_code(vectors.float(), self.codes)
-
-    def lookup(self, ids: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape d"]:
-        """Return the codes of ids."""
-        return self.codes[ids]
-
-    def quantize(self, vectors: Float[Tensor, "n d"]) -> Quantized:
-        """Quantize; in training mode the codes then move to their vectors. Gradients pass straight through."""
-        vectors = vectors.float()
-        if self.training and not int(self.updates):
-            self._initialize(vectors.detach())
-        ids = self.encode(vectors)
-        codes = self.lookup(ids)
-        commitment = F.mse_loss(vectors, codes)
-        parts = {"commitment": commitment}
-        if self.training:
-            parts["revived_codes"] = self._follow(vectors.detach(), ids)
-        return Quantized(straight_through(codes, vectors), ids, self.commitment_weight * commitment, parts)
+    def started(self) -> bool:
+        """Whether the codes are those of vectors, and not those that were drawn at first."""
+        return int(self.updates) > 0
 
     @torch.no_grad()
     def _initialize(self, vectors: Float[Tensor, "n d"]) -> None:
-        """Begin with the means of clusters of the vectors of all processes; of fewer vectors than codes, some stand for several."""
-        vectors = joined(vectors)
-        order = torch.randperm(len(vectors), device=vectors.device)
-        means = vectors[order[torch.arange(len(self.codes), device=vectors.device) % len(vectors)]]
-        for _ in range(KMEANS_ROUNDS):
-            counts, sums = count_and_sum(vectors, nearest_code(vectors, means), len(means))
-            means = torch.where(counts[:, None] > 0, sums / counts[:, None].clamp(min=1), means)
-        self._set(slice(None), of_first(means), len(vectors) / len(means))
+        """Begin with the means of clusters; of fewer vectors than codes, some stand for several."""
+        means, _ = k_means(vectors, self.num_codes)
+        self._set(slice(None), of_first(means), len(vectors) / self.num_codes)
 
-    @torch.no_grad()
-    def _follow(self, vectors: Float[Tensor, "n d"], ids: Int[Tensor, " n"]) -> Float[Tensor, ""]:
-        """Move codes towards the vectors of all processes; return how many were revived."""
-        distance = (vectors - self.codes[ids]).square().sum(1)
-        counts, sums = (summed(x.to(vectors.dtype)) for x in count_and_sum(vectors, ids, len(self.codes)))
+    def _move(self, counts: Float[Tensor, " k"], sums: Float[Tensor, "k d"]) -> None:
+        """Move the moving averages of the numbers and the sums, and the codes to their quotients."""
         updates = int(self.updates)
         share = 1 - min(self.decay, (1 + updates) / (10 + updates))
         self.counts.lerp_(counts, share)
@@ -118,10 +72,9 @@ class EuclideanCodebook(Quantizer):
         used = counts > 0  # the others keep their place: both averages shrink alike, to nothing in the end
         self.codes[used] = self.sums[used] / self.counts[used, None]
         self.updates += 1
-        return self._revive(vectors, distance)
 
     def _revive(self, vectors: Float[Tensor, "n d"], distance: Float[Tensor, " n"]) -> Float[Tensor, ""]:
-        """Put unused codes on vectors of the first process that are far from theirs; they stay while the averages remember."""
+        """Put unused codes on far vectors; they stay while the averages remember."""
         even = float(self.counts.mean())
         unused = (self.counts < self.revive_below * even).nonzero()[:, 0]
         if len(unused):
