@@ -6,17 +6,14 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from multimodal.datamodules.commands.outcome import print_outcome
 from multimodal.datamodules.commands.workers import add_run_options, num_workers
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from multimodal.datamodules.jobs.folder_run import WriteResult
     from multimodal.datamodules.shards.index import StoredIds
     from multimodal.datamodules.tokenizing.tokenized_shard import TokenizeSettings
     from multimodal.datamodules.tokenizing.tokenizer_recipe import TokenizerRecipe
 
-MOST_PROBLEMS = 20
 SUMMARY = "store the ids of a frozen tokenizer beside the data"
 DESCRIPTION = "Run a frozen tokenizer over shards once, and write new shards that hold its ids too."
 EPILOG = """\
@@ -94,7 +91,8 @@ def run(options: argparse.Namespace) -> int:
     samples = sum(shard.samples for place, shard in enumerate(shards) if how.part.takes(place))
     with ProgressBar("tokenizing", samples, Console(stderr=True)) as progress:
         result = tokenize_shards(sources[0], options.to, recipe, settings, how, progress.advance)
-    _report(result, settings.name, Console())
+    about = "" if result.index is None else _summary(result.index.ids[settings.name], settings.name)
+    print_outcome(result, "ids", Console(), about)
     return 0
 
 
@@ -125,24 +123,6 @@ def _recipe(options: argparse.Namespace) -> TokenizerRecipe:
 
 def _names(argument: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in argument.split(",") if name.strip())
-
-
-def _report(result: WriteResult, name: str, console: Console) -> None:
-    from multimodal.datamodules.checking.summary import print_index
-
-    if result.index is None:
-        console.print(f"this part is complete; still missing: {', '.join(map(str, result.missing))}")
-    else:
-        print_index(result.index, console)
-        console.print(_summary(result.index.ids[name], name), markup=False, highlight=False, soft_wrap=True)
-    if result.kept:
-        console.print(f"kept {result.kept:,} shards that were finished before")
-    if result.problems:
-        console.print(f"written without ids: {len(result.problems):,} samples", style="bold red")
-        for problem in result.problems[:MOST_PROBLEMS]:
-            console.print(f"  {problem}", markup=False, highlight=False, soft_wrap=True)
-        if len(result.problems) > MOST_PROBLEMS:
-            console.print(f"  ... {len(result.problems) - MOST_PROBLEMS:,} more")
 
 
 def _summary(stored: StoredIds, name: str) -> str:

@@ -14,7 +14,8 @@ from multimodal.datamodules.jobs.parts import Part
 from multimodal.datamodules.jobs.run_jobs import Advance, Engine
 from multimodal.datamodules.shards.index import FILE_NAME, ShardIndex, StoredIds
 from multimodal.datamodules.shards.shard_file import file_sha256
-from multimodal.datamodules.tokenizing.tokenized_shard import Parts, PlannedJob, Recipe, ShardTokenizer, TokenizeSettings, build_parts
+from multimodal.datamodules.tokenizing.rewritten_shard import PlannedJob
+from multimodal.datamodules.tokenizing.tokenized_shard import Parts, Recipe, ShardTokenizer, TokenizeSettings, build_parts
 from multimodal.errors import SampleError
 from multimodal.fingerprint import library_versions, transform_fingerprint
 

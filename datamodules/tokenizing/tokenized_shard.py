@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
+from functools import lru_cache, partial
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from multimodal.batch import Item, Sample, collate
-from multimodal.datamodules.jobs.run_jobs import advance
-from multimodal.datamodules.shards.cache import ShardCache
-from multimodal.datamodules.shards.contents import METADATA, Contents
+from multimodal.datamodules.shards.contents import Contents
 from multimodal.datamodules.shards.index import ShardInfo
 from multimodal.datamodules.shards.index_schema import MOST_VIEWS
-from multimodal.datamodules.shards.reader import RawSample, ShardReader
-from multimodal.datamodules.shards.shard_file import ShardFile
+from multimodal.datamodules.shards.reader import RawSample
 from multimodal.datamodules.tokenizing.id_arrays import id_dtype, ids_to_npy
+from multimodal.datamodules.tokenizing.rewritten_shard import ShardJob, one_thread, rewrite_shard
 from multimodal.datamodules.tokenizing.stored_ids import crop_seed, ids_field, own_tokenizer
 from multimodal.errors import SampleError
 from multimodal.protocols import Tokenizer, Transform
@@ -65,57 +61,6 @@ class TokenizeSettings:
             raise ValueError(f"device must be cpu or cuda, got {self.device!r}.")
         if self.device != "cpu" and not torch.cuda.is_available():
             raise ValueError(f"device {self.device!r}: this machine has no CUDA device that torch can use.")
-
-
-@dataclass(frozen=True)
-class ShardJob:
-    """One shard to tokenize.
-
-    Args:
-        location: path or URL of the source.
-        remote: whether it is a URL, which is read through the cache of shards.
-        info: of the source, as its index says.
-        train: whether its views are crops for training.
-        target: path of the new shard.
-    """
-
-    location: str
-    remote: bool
-    info: ShardInfo
-    train: bool
-    target: Path
-
-    def reader(self) -> ShardReader:
-        """Return the reader of the source.
-
-        Raises:
-            OSError: it is remote and cannot be fetched.
-        """
-        path = ShardCache().fetch(self.location, self.info) if self.remote else self.location
-        return ShardReader(path, self.info.samples, self.location)
-
-
-@dataclass(frozen=True)
-class PlannedJob(ShardJob):
-    """A shard to make, and its place in the run.
-
-    Args:
-        split: that it belongs to.
-        plan: a hash of all that decides its bytes.
-    """
-
-    split: str
-    plan: str
-
-    @property
-    def path(self) -> str:
-        """Its name in the new folder."""
-        return self.target.name
-
-    @property
-    def num_samples(self) -> int:
-        """How many samples it will have: those of the source."""
-        return self.info.samples
 
 
 @runtime_checkable
@@ -180,24 +125,13 @@ class ShardTokenizer:
             SampleError: the source is damaged, or a sample cannot be decoded and ``on_error`` is "raise".
             OSError: the disk is full, or the source cannot be fetched.
         """
-        reader = job.reader()
-        with one_thread(self.settings.device), torch.inference_mode(), ShardFile(job.target) as shard:
-            for start in range(0, job.info.samples, self.settings.batch_size):
-                positions = range(start, min(start + self.settings.batch_size, job.info.samples))
-                for raw, fields in self._batch(reader, positions, job.train, shard.contents.problems):
-                    advance(1, _add(shard, raw, fields))
-        reader.close()
-        return shard.info, shard.contents
+        with one_thread(self.settings.device), torch.inference_mode():
+            return rewrite_shard(job, self.settings.batch_size, partial(self._batch, job.train))
 
-    def _batch(
-        self, reader: ShardReader, positions: Sequence[int], train: bool, problems: list[str]
-    ) -> Iterator[tuple[RawSample, dict[str, bytes]]]:
+    def _batch(self, train: bool, samples: Iterator[RawSample], problems: list[str]) -> Iterator[tuple[RawSample, dict[str, bytes]]]:
         """Yield samples and their fields, those with ids included."""
         raws, items = [], []
-        for position in positions:
-            raw = reader.read(position)
-            if isinstance(raw, SampleError):  # keys and order of the source cannot be kept without it
-                raise raw
+        for raw in samples:
             raws.append(raw)
             items.append(self._views_or_none(raw, train, problems))
         ids = iter(self.encode([item for views in items for item in views]))
@@ -247,17 +181,20 @@ class ShardTokenizer:
         if parts.values_are_ids:
             return [item.values for item in items]
         if items and items[0].ragged:  # alone: only so it is known which ids are whose
-            return [parts.tokenizer.encode(item.values.to(self.settings.device)).cpu() for item in items]
+            return [self._encode(parts.tokenizer, [item]) for item in items]
         starts = range(0, len(items), self.settings.batch_size)
         return [ids for start in starts for ids in self._encode_alike(parts.tokenizer, items[start : start + self.settings.batch_size])]
 
     def _encode_alike(self, tokenizer: Tokenizer, items: Sequence[Item]) -> Sequence[Tensor]:
-        name = self.settings.name
-        values = collate([Sample(str(number), {name: item}) for number, item in enumerate(items)]).items[name].values
-        ids = tokenizer.encode(values.to(self.settings.device)).cpu()
+        ids = self._encode(tokenizer, items)
         if not len(ids) or len(ids) % len(items):
             raise ValueError(f"{type(tokenizer).__name__} gives {len(ids)} ids for {len(items)} items of equal shape.")
         return ids.split(len(ids) // len(items))
+
+    def _encode(self, tokenizer: Tokenizer, items: Sequence[Item]) -> Tensor:
+        name = self.settings.name
+        joined = collate([Sample(str(number), {name: item}) for number, item in enumerate(items)]).items[name]
+        return tokenizer.encode(*(tensor.to(self.settings.device) for tensor in joined.for_tokenizer)).cpu()
 
     def npy(self, ids: Tensor) -> bytes:
         """Return the bytes of the field that holds the ids of an item.
@@ -271,22 +208,3 @@ class ShardTokenizer:
 def _seen_by_tokenizer(item: Item) -> Item:
     """Return the item without the encoder's view: views wait for a batch, and need not all be kept."""
     return item if item.tokenizer_values is None else Item(item.tokenizer_values, ragged=item.ragged)
-
-
-def _add(shard: ShardFile, raw: RawSample, fields: dict[str, bytes]) -> int:
-    try:
-        return shard.add(raw.key, fields)
-    except ValueError as error:
-        raise SampleError(raw.shard, raw.key, METADATA, str(error)) from None
-
-
-@contextmanager
-def one_thread(device: str) -> Iterator[None]:
-    """Keep torch to one thread on the CPU: processes share the cores, and sums do not depend on how many there are."""
-    threads = torch.get_num_threads()
-    if device == "cpu":
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

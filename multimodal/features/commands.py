@@ -8,15 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from multimodal.datamodules.commands.outcome import print_outcome
 from multimodal.datamodules.commands.workers import add_run_options, num_workers
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from multimodal.datamodules.jobs.folder_run import WriteResult
     from multimodal.features.reader import FeatureSettings
-
-MOST_PROBLEMS = 20
 
 
 class _Parser(argparse.ArgumentParser):
@@ -163,24 +161,7 @@ def _feature_shards(options: argparse.Namespace, console: Console) -> None:
     samples = sum(shard.samples for place, shard in enumerate(shards) if how.part.takes(place))
     with ProgressBar("reading features", samples, Console(stderr=True)) as progress:
         result = write_feature_shards(sources[0], options.to, settings, options.split, how, progress.advance)
-    _report(result, console)
-
-
-def _report(result: WriteResult, console: Console) -> None:
-    from multimodal.datamodules.checking.summary import print_index
-
-    if result.index is None:
-        console.print(f"this part is complete; still missing: {', '.join(map(str, result.missing))}")
-    else:
-        print_index(result.index, console)
-    if result.kept:
-        console.print(f"kept {result.kept:,} shards that were finished before")
-    if result.problems:
-        console.print(f"written without features: {len(result.problems):,} samples", style="bold red")
-        for problem in result.problems[:MOST_PROBLEMS]:
-            console.print(f"  {problem}", markup=False, highlight=False, soft_wrap=True)
-        if len(result.problems) > MOST_PROBLEMS:
-            console.print(f"  ... {len(result.problems) - MOST_PROBLEMS:,} more")
+    print_outcome(result, "features", console)
 
 
 def _feature_arrays(options: argparse.Namespace, console: Console) -> None:

@@ -8,6 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,14 +18,14 @@ from torch import Tensor
 
 from multimodal.batch import Item, Sample, collate
 from multimodal.datamodules.jobs.folder_run import FolderRun, WriteResult, written_index
-from multimodal.datamodules.jobs.run_jobs import Advance, advance
+from multimodal.datamodules.jobs.run_jobs import Advance
 from multimodal.datamodules.shards.contents import METADATA, Contents
 from multimodal.datamodules.shards.index import FILE_NAME, ShardIndex, ShardInfo
-from multimodal.datamodules.shards.reader import RawSample, ShardReader
-from multimodal.datamodules.shards.shard_file import ShardFile, file_sha256
+from multimodal.datamodules.shards.reader import RawSample
+from multimodal.datamodules.shards.shard_file import file_sha256
 from multimodal.datamodules.streaming.bad_samples import OnError
+from multimodal.datamodules.tokenizing.rewritten_shard import PlannedJob, ShardJob, one_thread, rewrite_shard
 from multimodal.datamodules.tokenizing.tokenize import RunOptions
-from multimodal.datamodules.tokenizing.tokenized_shard import PlannedJob, ShardJob, one_thread
 from multimodal.errors import SampleError
 from multimodal.features.reader import FeatureReader, FeatureSettings, cached_reader
 from multimodal.fingerprint import transform_fingerprint
@@ -177,31 +178,22 @@ class FeatureShardWriter:
             SampleError: the source is damaged, or a sample cannot be decoded and ``on_error`` is "raise".
             OSError: the disk is full, or the source cannot be fetched.
         """
-        source, size = job.reader(), self.settings.batch_size
         reader = cached_reader(self.settings.features)
-        with one_thread(self.settings.features.device), ShardFile(job.target) as shard:
-            for start in range(0, job.info.samples, size):
-                positions = range(start, min(start + size, job.info.samples))
-                for raw, features in self._batch(reader, source, positions, shard.contents.problems):
-                    advance(1, _add(shard, raw, self._fields(raw, features)))
-        source.close()
-        return shard.info, shard.contents
+        with one_thread(self.settings.features.device):
+            return rewrite_shard(job, self.settings.batch_size, partial(self._batch, reader))
 
     def _batch(
-        self, reader: FeatureReader, source: ShardReader, positions: Sequence[int], problems: list[str]
-    ) -> Iterator[tuple[RawSample, Tensor | None]]:
-        """Yield samples, and the features of those that have the modality."""
+        self, reader: FeatureReader, samples: Iterator[RawSample], problems: list[str]
+    ) -> Iterator[tuple[RawSample, dict[str, bytes]]]:
+        """Yield samples and their fields, with features those that have the modality."""
         raws, items = [], []
-        for position in positions:
-            raw = source.read(position)
-            if isinstance(raw, SampleError):  # keys and order of the source cannot be kept without it
-                raise raw
+        for raw in samples:
             raws.append(raw)
             items.append(self._item(reader.transform, raw, problems))
         there = [Sample(str(number), {reader.modality: item}) for number, item in enumerate(items) if item is not None]
         found = iter(reader(collate(there).items[reader.modality])[reader.layers[0]] if there else [])
         for raw, item in zip(raws, items, strict=True):
-            yield raw, None if item is None else next(found)
+            yield raw, self._fields(raw, None if item is None else next(found))
 
     def _item(self, transform: Transform, raw: RawSample, problems: list[str]) -> Item | None:
         field = next((extension for extension in transform.extensions if extension in raw.fields), None)
@@ -218,7 +210,8 @@ class FeatureShardWriter:
 
     def _fields(self, raw: RawSample, features: Tensor | None) -> dict[str, bytes]:
         kept = {name: data for name, data in raw.fields.items() if (self.settings.keep and name != FIELD) or name == METADATA}
-        return kept if features is None else kept | {FIELD: npy(features, self.settings.precision)}
+        made = {} if features is None else {FIELD: npy(features, self.settings.precision)}
+        return kept | made or {METADATA: b"{}"}  # a sample has at least one field
 
 
 def npy(features: Tensor, precision: Precision) -> bytes:
@@ -244,10 +237,3 @@ def as_stored(features: Tensor, precision: Precision) -> np.ndarray:
 def stored_type(precision: Precision) -> np.dtype:
     """Return the type of the numbers in a file: of fixed byte order, so that the bytes do not depend on the machine."""
     return np.dtype({"float16": "<f2", "float32": "<f4"}[precision])
-
-
-def _add(shard: ShardFile, raw: RawSample, fields: dict[str, bytes]) -> int:
-    try:
-        return shard.add(raw.key, fields or {METADATA: b"{}"})  # a sample has at least one field
-    except ValueError as error:
-        raise SampleError(raw.shard, raw.key, METADATA, str(error)) from None

@@ -9,13 +9,13 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from multimodal.masking.grid import GridMasking
 from multimodal.masking.noise import uniform
-from multimodal.protocols import Masking, Tokens
 
 MAX_ATTEMPTS = 10
 
 
-class BlockwiseMasking(Masking):
+class BlockwiseMasking(GridMasking):
     """Hide rectangles until a share of the grid is hidden (BEiT, https://arxiv.org/abs/2106.08254, ``masking_generator.py`` of unilm).
 
     A rectangle has an area drawn between ``min_block`` and what is still to hide, and a log-uniform aspect; it is accepted when it
@@ -29,6 +29,8 @@ class BlockwiseMasking(Masking):
         exact: fill items that hide fewer than the target up with single tokens, drawn uniformly (BEiT v2, https://arxiv.org/abs/2208.06366).
     """
 
+    kind = "blockwise"
+
     def __init__(self, mask_ratio: float = 75 / 196, min_block: int = 16, min_aspect: float = 0.3, exact: bool = False) -> None:
         if not 0 < mask_ratio < 1:
             raise ValueError(f"mask_ratio must be in (0, 1), got {mask_ratio}.")
@@ -37,16 +39,6 @@ class BlockwiseMasking(Masking):
         if min_block < 1:
             raise ValueError(f"min_block must be at least 1, got {min_block}.")
         self.mask_ratio, self.min_block, self.min_aspect, self.exact = mask_ratio, min_block, min_aspect, exact
-
-    def __call__(self, tokens: Tokens, seed: Int[Tensor, " b"]) -> Bool[Tensor, " n"]:
-        """Return True where a token is hidden.
-
-        Raises:
-            ValueError: the tokens are not a two-dimensional grid.
-        """
-        if tokens.grid is None or len(tokens.grid) != 2:
-            raise ValueError(f"blockwise masking needs a grid of rows and columns, got {tokens.grid}: use RandomMasking for sequences.")
-        return self.draw(seed, *tokens.grid).flatten()
 
     def draw(self, seed: Int[Tensor, " b"], height: int, width: int) -> Bool[Tensor, "b h w"]:
         """Return one mask for each seed."""

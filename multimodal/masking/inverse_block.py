@@ -7,11 +7,11 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from multimodal.masking.grid import GridMasking
 from multimodal.masking.noise import uniform
-from multimodal.protocols import Masking, Tokens
 
 
-class InverseBlockMasking(Masking):
+class InverseBlockMasking(GridMasking):
     """Hide all but small squares (data2vec 2.0, https://arxiv.org/abs/2212.07525; EAT, https://arxiv.org/abs/2401.03497).
 
     Squares are put at random places, cut off at the border of the grid; then single tokens are shown or hidden at random until every item
@@ -23,6 +23,8 @@ class InverseBlockMasking(Masking):
         adjust: squares are drawn as if so much more of the grid were to be shown, since they overlap.
     """
 
+    kind = "inverse block"
+
     def __init__(self, mask_ratio: float = 0.8, block: int = 3, adjust: float = 0.07) -> None:
         if not 0 < mask_ratio < 1:
             raise ValueError(f"mask_ratio must be in (0, 1), got {mask_ratio}.")
@@ -31,16 +33,6 @@ class InverseBlockMasking(Masking):
         if adjust < 0:
             raise ValueError(f"adjust must be at least 0, got {adjust}.")
         self.mask_ratio, self.block, self.adjust = mask_ratio, block, adjust
-
-    def __call__(self, tokens: Tokens, seed: Int[Tensor, " b"]) -> Bool[Tensor, " n"]:
-        """Return True where a token is hidden.
-
-        Raises:
-            ValueError: the tokens are not a two-dimensional grid.
-        """
-        if tokens.grid is None or len(tokens.grid) != 2:
-            raise ValueError(f"inverse block masking needs a grid of rows and columns, got {tokens.grid}: use RandomMasking for sequences.")
-        return self.draw(seed, *tokens.grid).flatten()
 
     def draw(self, seed: Int[Tensor, " b"], height: int, width: int) -> Bool[Tensor, "b h w"]:
         """Return one mask for each seed."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 import io
 import struct
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import numpy as np
@@ -59,21 +61,33 @@ def decode_image(
 
 
 def _decode(data: bytes, channels: Literal[1, 3], enough: int | None, max_pixels: int, max_side: int) -> Tensor:
-    try:
+    with refusals("image", max_pixels, unknown=f"not an image ({len(data)} bytes, none of {', '.join(FORMATS)})."):
         image = Image.open(io.BytesIO(data), formats=FORMATS)
-    except UnidentifiedImageError:
-        raise ValueError(f"not an image ({len(data)} bytes, none of {', '.join(FORMATS)}).") from None
-    except Image.DecompressionBombError as error:
-        raise ValueError(f"an image over max_pixels {max_pixels}: {error}") from None
-    except DAMAGE as error:
-        raise ValueError(f"damaged image: {_said(error)}") from error
     _check_size(image, max_pixels, max_side)
-    try:
+    with refusals("image", max_pixels):
         return _pixels(image, data, channels, enough)
+
+
+@contextmanager
+def refusals(kind: str, max_pixels: int, unknown: str = "") -> Iterator[None]:
+    """Say of a file what keeps Pillow from reading it.
+
+    Args:
+        kind: what messages call the file.
+        max_pixels: the limit that they name where Pillow's own is passed.
+        unknown: what to say of a file of another format; "": that it is damaged.
+
+    Raises:
+        ValueError: something does.
+    """
+    try:
+        yield
     except Image.DecompressionBombError as error:
-        raise ValueError(f"an image over max_pixels {max_pixels}: {error}") from None
+        raise ValueError(f"this {kind} is over max_pixels {max_pixels}: {error}") from None
     except DAMAGE as error:
-        raise ValueError(f"damaged image: {_said(error)}") from error
+        if unknown and isinstance(error, UnidentifiedImageError):
+            raise ValueError(unknown) from None
+        raise ValueError(f"damaged {kind}: {_said(error)}") from error
 
 
 def _check_size(image: Image.Image, max_pixels: int, max_side: int) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from multimodal.protocols import Renderer, Target, Tokenizer
-from multimodal.tokenizers.image.render import GREY
+from multimodal.tokenizers.image.grid_render import GREY, enlarged
 from multimodal.tokenizers.image.vqkd import VqKdTokenizer
 
 
@@ -42,7 +42,7 @@ class FeatureRenderer(Renderer):
         owner = _with_features(tokenizer)
         wanted = owner.teacher_features(values[None])
         colours = principal_colours(wanted, [wanted, _decoded(owner, ids)])
-        return dict(zip(self.columns, [self._enlarged(values), *(self._picture(x, owner, values) for x in colours)], strict=True))
+        return dict(zip(self.columns, [enlarged(values, self.min_size), *(self._picture(x, owner, values) for x in colours)], strict=True))
 
     def _picture(self, colours: UInt8[Tensor, "l 3"], tokenizer: VqKdTokenizer, values: UInt8[Tensor, "c height width"]) -> Tensor:
         """Return colours of patches as a picture of the image's size."""
@@ -50,11 +50,7 @@ class FeatureRenderer(Renderer):
         rows, columns = (
             torch.arange(side, device=grid.device) * count // side for side, count in zip(values.shape[1:], tokenizer.grid, strict=True)
         )
-        return self._enlarged(grid[:, rows][:, :, columns])
-
-    def _enlarged(self, pixels: UInt8[Tensor, "c height width"]) -> UInt8[Tensor, "3 rows columns"]:
-        factor = max(1, -(-self.min_size // pixels.shape[1]))
-        return pixels.expand(3, -1, -1).repeat_interleave(factor, 1).repeat_interleave(factor, 2)
+        return enlarged(grid[:, rows][:, :, columns], self.min_size)
 
 
 class CodeFeatureRenderer(FeatureRenderer):
@@ -79,7 +75,7 @@ class CodeFeatureRenderer(FeatureRenderer):
         true = _decoded(owner, ids)
         colours = principal_colours(true, [_decoded(owner, predicted), true])
         hidden = self._picture(masked[:, None].expand(-1, 3).to(torch.uint8), owner, values).bool()
-        image = self._enlarged(values)
+        image = enlarged(values, self.min_size)
         drawn = [image, image.masked_fill(hidden, GREY), *(self._picture(x, owner, values) for x in colours)]
         return dict(zip(self.columns, drawn, strict=True))
 

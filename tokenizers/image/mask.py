@@ -12,10 +12,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from jaxtyping import Int16
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
-from multimodal.tokenizers.image.decode import DAMAGE, MAX_BYTES, MAX_PIXELS
+from multimodal.tokenizers.image.decode import MAX_BYTES, MAX_PIXELS, refusals
 
 NO_CLASS = -1
 MAX_CLASSES = 2**15
@@ -68,23 +68,15 @@ def _values(data: bytes, max_pixels: int) -> np.ndarray:
     """Return the values in a file, ``(h, w)`` int32."""
     if len(data) > MAX_BYTES:
         raise ValueError(f"a mask of {len(data)} bytes is over {MAX_BYTES}.")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of sizes that are judged here
-            image = Image.open(io.BytesIO(data), formats=("PNG",))
-    except UnidentifiedImageError:
-        raise ValueError(f"a mask must be a PNG file: other formats change the values; this one ({len(data)} bytes) is none.") from None
-    except Image.DecompressionBombError as error:
-        raise ValueError(f"a mask over max_pixels {max_pixels}: {error}") from None
-    except DAMAGE as error:
-        raise ValueError(f"damaged mask: {error}") from error
+    unknown = f"a mask must be a PNG file: other formats change the values; this one ({len(data)} bytes) is none."
+    with refusals("mask", max_pixels, unknown), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns of sizes that are judged here
+        image = Image.open(io.BytesIO(data), formats=("PNG",))
     if image.width * image.height > max_pixels:
         raise ValueError(f"a mask of {image.width} x {image.height} pixels is over max_pixels {max_pixels}.")
     if image.mode not in MODES:
         raise ValueError(f"a mask must hold one class per pixel, grey or with a palette; this one has mode {image.mode}.")
-    try:
+    with refusals("mask", max_pixels):
         stretched = STRETCHED.get(str(image.tile[0][3]), 1) if image.tile else 1
         image.load()
-    except DAMAGE as error:
-        raise ValueError(f"damaged mask: {error}") from error
     return np.asarray(image).astype(np.int32) // stretched

@@ -9,11 +9,11 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from multimodal.protocols import Renderer, Target, Tokenizer
-from multimodal.tokenizers.image.render import GREY
+from multimodal.protocols import Target, Tokenizer
+from multimodal.tokenizers.image.grid_render import GREY, GridRenderer, enlarged
 
 
-class PixelRenderer(Renderer):
+class PixelRenderer(GridRenderer):
     """The image, the image with hidden patches in grey, the predicted patches alone, and the predicted patches among the visible ones.
 
     Where patches are normalised before they are predicted (MAE), the mean and deviation of the true ones are put back, since no prediction
@@ -26,9 +26,6 @@ class PixelRenderer(Renderer):
 
     columns: ClassVar[tuple[str, ...]] = ("image", "masked", "predicted", "completed")
 
-    def __init__(self, grid: tuple[int, int] = (14, 14), min_size: int = 96) -> None:
-        self.grid, self.min_size = grid, min_size
-
     def render(self, tokenizer: Tokenizer | Target, values: Tensor, ids: Tensor, predicted: Tensor, masked: Tensor) -> Mapping[str, Tensor]:
         """Return the four pictures; see ``Renderer.render``.
 
@@ -37,9 +34,8 @@ class PixelRenderer(Renderer):
         """
         if not isinstance(tokenizer, Target):
             raise ValueError(f"a PixelRenderer draws predicted pixels (target: TokenValues), not the ids of a {type(tokenizer).__name__}.")
+        self.check_grid(len(masked))
         rows, columns = self.grid
-        if len(masked) != rows * columns:
-            raise ValueError(f"grid {self.grid} does not fit an image of {len(masked)} tokens: set it to the rows and columns of patches.")
         patches = rearrange(values, "c (h p) (w q) -> (h w) (c p q)", h=rows, w=columns)
         made = tokenizer.restored(patches, predicted.float()).round().clamp(0, 255).to(torch.uint8)
         grey, hidden = torch.full_like(patches, GREY), masked[:, None]
@@ -50,5 +46,4 @@ class PixelRenderer(Renderer):
         channels, height = like.shape[:2]
         side = height // self.grid[0]
         pixels = rearrange(patches, "(h w) (c p q) -> c (h p) (w q)", h=self.grid[0], w=self.grid[1], c=channels, p=side)
-        factor = max(1, -(-self.min_size // pixels.shape[1]))
-        return pixels.expand(3, -1, -1).repeat_interleave(factor, 1).repeat_interleave(factor, 2)
+        return enlarged(pixels, self.min_size)

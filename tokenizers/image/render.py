@@ -8,12 +8,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from multimodal.protocols import Renderer, Target, Tokenizer
+from multimodal.protocols import Target, Tokenizer
+from multimodal.tokenizers.image.grid_render import GREY, GridRenderer, enlarged
 
-GREY = 128
 
-
-class PatchGridRenderer(Renderer):
+class PatchGridRenderer(GridRenderer):
     """The image, the image with hidden patches in grey, the predicted tokens decoded, and the true tokens decoded.
 
     The last picture shows what the tokenizer keeps of the image: no prediction can look better than it.
@@ -25,9 +24,6 @@ class PatchGridRenderer(Renderer):
 
     columns: ClassVar[tuple[str, ...]] = ("image", "masked", "predicted", "tokens decoded")
 
-    def __init__(self, grid: tuple[int, int] = (14, 14), min_size: int = 96) -> None:
-        self.grid, self.min_size = grid, min_size
-
     def render(self, tokenizer: Tokenizer | Target, values: Tensor, ids: Tensor, predicted: Tensor, masked: Tensor) -> Mapping[str, Tensor]:
         """Return the four pictures; see ``Renderer.render``.
 
@@ -36,14 +32,9 @@ class PatchGridRenderer(Renderer):
         """
         if not isinstance(tokenizer, Tokenizer):
             raise ValueError(f"a PatchGridRenderer draws the ids of a tokenizer, not what a {type(tokenizer).__name__} predicts.")
-        if len(masked) != self.grid[0] * self.grid[1]:
-            raise ValueError(f"grid {self.grid} does not fit an image of {len(masked)} tokens: set it to the rows and columns of patches.")
+        self.check_grid(len(masked))
         hidden = masked.view(self.grid)
         hidden = hidden.repeat_interleave(values.shape[1] // self.grid[0], 0).repeat_interleave(values.shape[2] // self.grid[1], 1)
         shown = torch.where(hidden, values.new_tensor(GREY), values)
         decoded = [(tokenizer.decode(x.view(1, *self.grid, *x.shape[1:]))[0] * 255).round().to(torch.uint8) for x in (predicted, ids)]
-        return {name: self._picture(x) for name, x in zip(self.columns, (values, shown, *decoded), strict=True)}
-
-    def _picture(self, pixels: Tensor) -> Tensor:
-        factor = max(1, -(-self.min_size // pixels.shape[1]))
-        return pixels.expand(3, -1, -1).repeat_interleave(factor, 1).repeat_interleave(factor, 2)
+        return {name: enlarged(x, self.min_size) for name, x in zip(self.columns, (values, shown, *decoded), strict=True)}
