@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable
 
 from multimodal import __version__
-from multimodal.config_errors import shorten
+from multimodal.config_errors import ConfigError, shorten
 
 HELP = f"""usage: multimodal COMMAND ...
 
@@ -106,7 +106,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0, 1 for an error in the work, 2 for an error in the command."""
+    """Run the command line and return its exit code: 0, 1 for an error in the work, 2 for one in the command or its config."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help"):
         print(HELP, end="")
@@ -126,7 +126,7 @@ def main(arguments: list[str] | None = None) -> int:
         if os.environ.get("MULTIMODAL_DEBUG"):
             traceback.print_exc()
         print(f"error: {describe(error)}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, ConfigError) else 1
 
 
 def describe(error: BaseException) -> str:

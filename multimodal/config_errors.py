@@ -13,6 +13,10 @@ CALLABLE = re.compile(r"^Type .* expects a function or a callable class: ?")
 CLASS = re.compile(r"Problem with given class_path '([^']+)'")
 
 
+class ConfigError(ValueError):
+    """What a config names cannot be built."""
+
+
 def shorten(message: str) -> str:
     """Return the innermost reason of a jsonargparse error, with the path of keys and the class that lead to it; other messages as they are.
 

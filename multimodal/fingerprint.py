@@ -23,12 +23,13 @@ _LIBRARIES = {
     "av": "av",
     "soundfile": "soundfile",
     "symusic": "symusic",
+    "timm": "timm",
     "torch": "torch",
     "torchaudio": "torchaudio",
     "torchcodec": "torchcodec",
     "torchvision": "torchvision",
 }
-"""Import name -> distribution name of the libraries that decode and resample."""
+"""Import name -> distribution name of the libraries that decode, resample and augment."""
 _WITHOUT_SETTINGS = (FunctionType, MethodType, partial, type, ModuleType, torch.nn.Module)
 """Kinds of objects whose attributes do not tell what they do."""
 
@@ -49,10 +50,13 @@ def transform_fingerprint(transform: Transform) -> str:
 def library_versions(transform: Transform) -> dict[str, str]:
     """Return the versions of this package and of the libraries that the code of a transform uses.
 
-    Other versions may decode or resize a little differently, so that a view is no longer quite the one that was tokenized.
+    Those are what the modules of its package import, and what its parts name in ``libraries``, a tuple of import names: parts that import
+    one only when they run have to. Other versions may decode or resize a little differently, so that a view is no longer quite the one that
+    was tokenized.
     """
     package = type(transform).__module__.rpartition(".")[0]
     used = {name for module in _modules(package or type(transform).__module__) for name in _imported(module)}
+    used |= {name for part in _parts(transform) for name in getattr(type(part), "libraries", ())}
     versions = {"multimodal": __version__}
     for name in sorted(used & _LIBRARIES.keys()):
         try:
@@ -73,6 +77,16 @@ def _imported(module: ModuleType) -> Iterator[str]:
         origin = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
         if isinstance(origin, str):
             yield origin.partition(".")[0]
+
+
+def _parts(value: Any) -> Iterator[Any]:
+    """Yield an object and those that it is made of."""
+    yield value
+    inside = value
+    if not isinstance(value, (Mapping, list, tuple)):
+        inside = {} if isinstance(value, _WITHOUT_SETTINGS) else getattr(value, "__dict__", {})
+    for part in inside.values() if isinstance(inside, Mapping) else inside:
+        yield from _parts(part)
 
 
 def _plain(value: Any, where: str) -> Any:

@@ -25,9 +25,9 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from multimodal.config_errors import refuse_repeated_keys, shorten
+from multimodal.config_errors import ConfigError, refuse_repeated_keys, shorten
 from multimodal.training.callbacks import ElasticResume, FiniteGuard, PredictionWriter, SaveOnSignal, StepSeed
-from multimodal.training.checkpoint_contents import check_fits
+from multimodal.training.checkpoint_contents import check_fits, check_teachers
 from multimodal.training.checkpoint_files import CheckpointFiles, find_last, read_checkpoint
 from multimodal.training.sharded_checkpoint import read_sharded
 
@@ -42,15 +42,20 @@ class ProgressBar(RichProgressBar):
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
         """Return what stands right of the bar, by short names; the logger's version says nothing here."""
         metrics = super().get_metrics(trainer, pl_module)
-        return {name.removeprefix("train/").removeprefix("val/"): value for name, value in metrics.items() if name != "v_num"}
+        return {name.removeprefix("train/").removeprefix("val/"): _worded(value) for name, value in metrics.items() if name != "v_num"}
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Print the line."""
         super().on_validation_end(trainer, pl_module)
         if not trainer.sanity_checking and trainer.is_global_zero and not sys.stdout.isatty():
             scores = {name: value for name, value in trainer.callback_metrics.items() if name in trainer.progress_bar_metrics}
-            shown = ", ".join(f"{name} {float(value):.3f}" for name, value in scores.items())
+            shown = ", ".join(f"{name} {_worded(float(value))}" for name, value in scores.items())
             print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}, step {trainer.global_step}: {shown}", flush=True)
+
+
+def _worded(value: Any) -> str:
+    """Return a score as it is shown: whole numbers (of a layer, of samples) are whole."""
+    return str(value) if not isinstance(value, float) else f"{value:.0f}" if value.is_integer() else f"{value:.3f}"
 
 
 class SaveRunConfig(SaveConfigCallback):
@@ -92,6 +97,17 @@ class Command(LightningCLI):
         if self.subcommand == "fit" and not config.ckpt_path and held.is_dir() and any(held.iterdir()):
             raise ValueError(f"{config.run} already holds a run: choose another folder with --run, or continue it with --ckpt_path last.")
 
+    def instantiate_classes(self) -> None:
+        """Build data, model and trainer.
+
+        Raises:
+            ConfigError: one of their parts refuses its settings, such as a folder that is not there.
+        """
+        try:
+            super().instantiate_classes()
+        except (ValueError, MisconfigurationException) as error:
+            raise ConfigError(str(error)) from error
+
     def _parse_ckpt_path(self) -> None:
         """Refuse a checkpoint that cannot be read before anything is built.
 
@@ -110,6 +126,7 @@ class Command(LightningCLI):
         if self._checkpoint is not None:
             path, checkpoint = self._checkpoint
             check_fits(checkpoint, self.model, getattr(self.model, "fingerprints", {}), str(path))
+            check_teachers(checkpoint, self.model, str(path))
             self.config_init[self.subcommand]["ckpt_path"] = str(path)
             self._checkpoint = None  # gives the mapped file back
 

@@ -170,7 +170,7 @@ MISTAKES = {
     ),
     "grid and patches": (
         [f"{MODALITY}image.init_args.renderer.init_args.grid", "[5, 5]"],
-        "grid (5, 5) does not fit an image of 49 tokens",
+        "the renderer's grid (5, 5) does not fit an image of 49 tokens: set the grid of the PatchGridRenderer to",
     ),
     "vocabularies": (
         [f"{MODALITY}midi.init_args.embed", part("multimodal.tokenizers.midi.CompoundEmbed", vocab_sizes=[4, 18, 88, 60])],
@@ -197,6 +197,20 @@ def test_each_mistake_ends_in_one_clear_message_before_data_is_read(workshop, tm
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1 and expected in errors[0], errors
     assert opened == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["encoder.init_args.folder", "nowhere"], "no model in nowhere: config.json not found."),
+        (["encoder", part("multimodal.nn.Encoder", dim=-8)], "dim must be at least 1, got -8."),
+    ],
+)
+def test_what_a_config_names_and_cannot_be_built_is_a_mistake_in_the_config(tmp_path, capsys, arguments, expected):
+    recipe = ["--config", str(ROOT / "configs/finetune/digits.yaml"), "--run", str(tmp_path / "run")]
+    assert main(["fit", *recipe, f"--model.init_args.{arguments[0]}", arguments[1]]) == 2
+    errors = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("Seed set to")]
+    assert errors == [f"error: {expected}"]
 
 
 @pytest.mark.parametrize("level", ["file", "part"])

@@ -7,7 +7,7 @@ import torch
 from multimodal import __version__, fingerprint
 from multimodal.fingerprint import library_versions, transform_fingerprint
 from multimodal.protocols import Transform
-from multimodal.tokenizers.image import ImageTransform
+from multimodal.tokenizers.image import ClassificationTransform, ImageTransform, RandAugment, RandomErasing
 from multimodal.tokenizers.midi import CompoundTokenizer, MidiTransform
 
 
@@ -109,5 +109,8 @@ def test_the_libraries_of_a_transform_are_those_that_its_code_uses(monkeypatch):
     assert "symusic" not in versions
     assert "symusic" in library_versions(MidiTransform())
     assert "Pillow" not in library_versions(MidiTransform())
+    assert "timm" not in versions | library_versions(ClassificationTransform())
+    for part in ({"augment": RandAugment()}, {"erase": RandomErasing()}):
+        assert library_versions(ClassificationTransform(**part))["timm"] == importlib.metadata.version("timm")
     monkeypatch.setattr(fingerprint, "version", lambda name: "9.9+cpu")
     assert library_versions(ImageTransform())["torch"] == "9.9"

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
 from multimodal import __version__
+from multimodal.nn import Frozen
 
 KEY = "multimodal"
 FORMAT = 1
@@ -23,7 +24,9 @@ def describe(model: nn.Module, fingerprints: Mapping[str, str]) -> dict[str, Any
         model: whose checkpoint it is.
         fingerprints: modality name -> fingerprint of the frozen tokenizer that its targets come from.
     """
-    return {"format": FORMAT, "version": __version__, "model": _class_path(model), "tokenizers": dict(fingerprints)}
+    said = {"format": FORMAT, "version": __version__, "model": _class_path(model), "tokenizers": dict(fingerprints)}
+    frozen = _frozen(model)
+    return said | {"frozen": frozen} if frozen else said
 
 
 def close_epoch(loops: dict[str, Any]) -> None:
@@ -62,6 +65,33 @@ def check_fits(checkpoint: Mapping[str, Any], model: nn.Module, fingerprints: Ma
         _check_said(said, model, fingerprints, where)
     if "state_dict" in checkpoint:  # sharded strategies load it elsewhere
         _check_tensors(checkpoint["state_dict"], model.state_dict(), f"{where}{_version(said)}")
+
+
+def check_teachers(checkpoint: Mapping[str, Any], model: nn.Module, where: str = "the checkpoint") -> None:
+    """Refuse to go on with other frozen models than a checkpoint was trained with: targets would change in the middle of a run.
+
+    A model that only one of the two has is no matter of this check, nor is a checkpoint of a version before it noted them.
+
+    Args:
+        checkpoint: as read from the file.
+        model: that is to be trained on.
+        where: the checkpoint's name in messages.
+
+    Raises:
+        ValueError: a frozen model of the same place is another one.
+    """
+    saved = (checkpoint.get(KEY) or {}).get("frozen") or {}
+    for name, fingerprint in _frozen(model).items():
+        if saved.get(name, fingerprint) != fingerprint:
+            raise ValueError(
+                f"{where} was trained with another {name}: its fingerprint is {saved[name][:12]}, the config's is {fingerprint[:12]}. "
+                "Give the same one, or begin a new run."
+            )
+
+
+def _frozen(model: nn.Module) -> dict[str, str]:
+    """Return place -> fingerprint of the models held aside."""
+    return {name: module.fingerprint() for name, module in model.named_modules() if isinstance(module, Frozen)}
 
 
 def _check_said(said: Any, model: nn.Module, fingerprints: Mapping[str, str], where: str) -> None:

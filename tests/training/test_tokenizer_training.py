@@ -14,12 +14,14 @@ import torch
 from lightning.pytorch.loggers import CSVLogger
 
 from multimodal.batch import Item, Sample, collate
+from multimodal.nn import Frozen
 from multimodal.protocols import Teacher
 from multimodal.tokenizers.image import DiscreteVAE, FeatureRenderer, ImageTransform, PatchGridRenderer, QuantizedAutoencoder, VqKdTokenizer
 from multimodal.tokenizers.pretrained import load_tokenizer
 from multimodal.tokenizers.quantizers import EuclideanCodebook, ResidualQuantizer
 from multimodal.training import TokenizerTraining
 from multimodal.training.callbacks import PictureLogger, PredictionWriter, StepSeed
+from multimodal.training.checkpoint_contents import check_fits
 from multimodal.training.scores import CodebookUse
 
 
@@ -200,6 +202,27 @@ def test_codes_that_stand_for_features_are_learned_drawn_and_left_behind(tmp_pat
     assert loaded.fingerprint() == training.tokenizer.fingerprint() and loaded.teacher is None
     rows = training.eval().pictures(make_batches()[0], 2)["drawing"]
     assert [tuple(row) for row in rows] == [FeatureRenderer.columns] * 2
+
+
+class Brighter(Brightness):
+    """Another teacher."""
+
+
+def test_a_run_goes_on_with_its_own_teacher_alone(tmp_path):
+    saved, trainer = tmp_path / "saved.ckpt", trainer_for(tmp_path)
+    trainer.fit(make_distillation(), loader())
+    trainer.save_checkpoint(saved)
+    other = make_distillation()
+    other.tokenizer.teacher = Frozen(Brighter())
+    with pytest.raises(
+        ValueError, match=r"was trained with another tokenizer.teacher: its fingerprint is \w{12}, the config's is \w{12}\."
+    ):
+        trainer_for(tmp_path, 2).fit(other, loader(), ckpt_path=saved)
+    checkpoint = torch.load(saved, weights_only=True)
+    check_fits(checkpoint, other, {})  # to be used, its teacher does not matter
+    del checkpoint["multimodal"]["frozen"]  # as of a version that did not note it
+    torch.save(checkpoint, saved)
+    trainer_for(tmp_path, 2).fit(other, loader(), ckpt_path=saved)
 
 
 def test_the_statistics_of_codes_go_on_exactly(tmp_path):

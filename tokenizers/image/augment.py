@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -39,6 +39,8 @@ class RandAugment:
     Raises:
         ValueError: a policy or an operation that timm does not have, or a fill outside [0, 1].
     """
+
+    libraries: ClassVar[tuple[str, ...]] = ("timm",)
 
     def __init__(
         self, policy: str = "rand-m9-mstd0.5-inc1", operations: Sequence[str] | None = None, fill: Sequence[float] = (0.5,)
@@ -81,6 +83,8 @@ class RandomErasing:
     Raises:
         ValueError: a setting outside its range.
     """
+
+    libraries: ClassVar[tuple[str, ...]] = ("timm",)
 
     def __init__(
         self,
