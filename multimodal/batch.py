@@ -78,6 +78,12 @@ class Items:
     def __len__(self) -> int:
         return len(self.sample)
 
+    @property
+    def for_tokenizer(self) -> tuple[Tensor, ...]:
+        """What tokenizers and teachers are called with: their view of the items, and for ragged items the lengths."""
+        values = self.values if self.tokenizer_values is None else self.tokenizer_values
+        return (values,) if self.lengths is None else (values, self.lengths)
+
     def map_tensors(self, function: Callable[[Tensor], Tensor]) -> Items:
         """Return the items with ``function`` applied to each tensor."""
         changed = {name: function(value) for name, value in vars(self).items() if isinstance(value, Tensor)}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from multimodal.batch import Items
 from multimodal.masking import MaskReplaceKeep
 from multimodal.nn import Decoder, PredictionHead, RegressionHead, TokenHead
-from multimodal.protocols import Corruption, Embed, Masking, Renderer, Target, Tokenizer, Tokens, Transform
+from multimodal.protocols import Corruption, Embed, Masking, Preparation, Renderer, Target, Tokenizer, Tokens, Transform
 
 
 @dataclass(frozen=True)
@@ -46,17 +47,45 @@ class Input(nn.Module):
         transform: bytes of a file -> values.
         embed: builds the embedding from the encoder's width; or an embedding that is there already (``multimodal.pretrained.load_embed``).
         expert: the weights of a multiway encoder that its tokens go through, from 0; 0 for other encoders.
+        preparation: what is done to all items at once, where the batch lies, before anything else sees them.
 
     Raises:
         ValueError: ``expert`` is negative.
     """
 
-    def __init__(self, dim: int, transform: Transform, embed: Callable[[int], Embed] | Embed, expert: int = 0) -> None:
+    def __init__(
+        self,
+        dim: int,
+        transform: Transform,
+        embed: Callable[[int], Embed] | Embed,
+        expert: int = 0,
+        preparation: Sequence[Preparation] = (),
+    ) -> None:
         super().__init__()
         if expert < 0:
             raise ValueError(f"expert must be at least 0, got {expert}.")
         self.transform, self.expert = transform, expert
         self.embed = embed if isinstance(embed, Embed) else embed(dim)
+        self.preparation = nn.ModuleList(preparation)
+
+    @torch.no_grad()
+    def prepared(self, items: Items, train: bool) -> Items:
+        """Return items as they are to be cut into tokens.
+
+        Args:
+            items: as the data module made them.
+            train: whether they are augmented.
+
+        Raises:
+            ValueError: they bring ids, which a preparation makes those of other items.
+        """
+        for step in self.preparation:
+            if items.ids is not None and not cast(Preparation, step).keeps_ids:
+                raise ValueError(
+                    f"{type(step).__name__} changes what the stored ids were made of: leave it out, or read shards without ids."
+                )
+            items = step(items, train)
+        return items
 
     def plain_tokens(self, items: Items) -> tuple[Tensor, Tensor, Tensor]:
         """Return, with nothing hidden, the embedded tokens ``(n, d)``, the sample of each ``(n,)`` and its coordinates ``(n, axes)``."""
@@ -81,6 +110,7 @@ class Modality(Input):
         weight: weight of one predicted token of this modality in the loss.
         renderer: draws pictures for logs and reports; None: no pictures.
         expert: the weights of a multiway encoder that its tokens go through, from 0; 0 for other encoders.
+        preparation: what is done to all items at once, where the batch lies, before anything else sees them.
 
     Raises:
         ValueError: a weight that is not positive, a tokenizer beside a target, or vocabularies that do not agree.
@@ -100,8 +130,9 @@ class Modality(Input):
         weight: float = 1.0,
         renderer: Renderer | None = None,
         expert: int = 0,
+        preparation: Sequence[Preparation] = (),
     ) -> None:
-        super().__init__(dim, transform, embed, expert)
+        super().__init__(dim, transform, embed, expert, preparation)
         if weight <= 0:
             raise ValueError(f"weight must be positive, got {weight}; leave a modality out to not train on it.")
         if tokenizer is not None and target is not None:
@@ -149,8 +180,7 @@ class Modality(Input):
         assert self.tokenizer is not None
         if items.ids is not None:
             return items.ids
-        values = items.values if items.tokenizer_values is None else items.tokenizer_values
-        return values if self.values_are_ids else self.tokenizer.encode(values)
+        return items.values if self.values_are_ids else self.tokenizer.encode(*items.for_tokenizer)
 
     @torch.no_grad()
     def targets(self, items: Items, tokens: Tokens) -> Tensor:

@@ -162,8 +162,13 @@ class Tokenizer(nn.Module, ABC):
         return ("token",) if len(self.vocab_sizes) == 1 else tuple(f"field{i}" for i in range(len(self.vocab_sizes)))
 
     @abstractmethod
-    def encode(self, values: Tensor) -> Tensor:
-        """Return the ids of all items end to end, ``(n,)`` int64 for one field or ``(n, k)`` for k fields."""
+    def encode(self, values: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Return the ids of all items end to end, ``(n,)`` int64 for one field or ``(n, k)`` for k fields.
+
+        Args:
+            values: ``(items, ...)``; of ragged items end to end, with ``lengths``: see ``Items``.
+            lengths: ``(items,)`` int64 for ragged items, else None.
+        """
 
     @abstractmethod
     def fingerprint(self) -> str:
@@ -217,11 +222,12 @@ class Teacher(nn.Module, ABC):
         """Width of the features."""
 
     @abstractmethod
-    def forward(self, values: Tensor) -> Tensor:
+    def forward(self, values: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Return the features ``(n, dim)`` float32 of the tokens of all items end to end, without gradients.
 
         Args:
-            values: ``(items, ...)``, as a transform makes them.
+            values: as a transform makes them; see ``Tokenizer.encode``.
+            lengths: of ragged items, else None.
         """
 
 
@@ -261,6 +267,17 @@ class Embed(Recorded, nn.Module, ABC):
         item = tokens.item
         starts = (tokens.lengths.cumsum(0) - tokens.lengths)[item]
         return tokens.inputs[starts + (noise * tokens.lengths[item]).long()]
+
+
+class Preparation(nn.Module, ABC):
+    """A change of all items of a modality at once, where the batch lies: features of a signal, or augmentation."""
+
+    keeps_ids: ClassVar[bool] = False
+    """Whether ids that were made of the items before it are still theirs."""
+
+    @abstractmethod
+    def forward(self, items: Items, train: bool) -> Items:
+        """Return the changed items; what is drawn is a function of the items' seeds, and drawn only when ``train``."""
 
 
 class Masking(ABC):

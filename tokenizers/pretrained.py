@@ -126,8 +126,14 @@ class TrainableTokenizer(PretrainedTokenizer):
     """A tokenizer that ``TokenizerTraining`` can train."""
 
     @abstractmethod
-    def training_loss(self, values: Tensor, progress: float) -> TokenizerLoss:
-        """Return the loss of a batch; ``progress`` is the share of the run that is done, in [0, 1]."""
+    def training_loss(self, values: Tensor, progress: float, lengths: Tensor | None = None) -> TokenizerLoss:
+        """Return the loss of a batch.
+
+        Args:
+            values: see ``Tokenizer.encode``.
+            progress: share of the run that is done, in [0, 1].
+            lengths: of ragged items, else None.
+        """
 
 
 def load_tokenizer(folder: str) -> Tokenizer:

@@ -80,7 +80,7 @@ class FrameLoudness(Tokenizer):
         """16."""
         return (16,)
 
-    def encode(self, values: Tensor) -> Tensor:
+    def encode(self, values: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Return ``(n,)`` ids of a waveform of whole frames."""
         power = values.view(-1, FRAME).square().mean(1)
         return (16 + 10 * power.clamp(min=1e-8).log10() / 4).long().clamp(0, 15)

@@ -106,7 +106,7 @@ class TeacherFeatures(Target):
 
     def forward(self, items: Items, tokens: Tokens) -> Float[Tensor, "n t"]:
         """Return the features."""
-        features = self.teacher(items.values if items.tokenizer_values is None else items.tokenizer_values).float()
+        features = self.teacher(*items.for_tokenizer).float()
         return torch.nn.functional.layer_norm(features, features.shape[-1:]) if self.normalize else features
 
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
-from multimodal.batch import Item, Items, Sample, collate
+from multimodal.batch import Items, Sample, collate
 from multimodal.modality import Input, Modality
 from multimodal.protocols import Renderer, Tokenizer, Transform
 
@@ -24,10 +24,11 @@ def check_modality(name: str, modality: Modality, dim: int) -> None:
     Raises:
         ValueError: two parts do not fit: what the part that found it says, and the name.
     """
-    items = _example(name, modality)
+    items = _example(name, modality.transform)
     if items is None:
         return
     with _named(name):
+        items = modality.prepared(items, train=False)
         view = modality.masked_view(items)
         _check_width(modality.embed(view.tokens, view.shown_as_mask), dim)
         modality.head.check(view.targets)
@@ -50,16 +51,16 @@ def check_input(name: str, modality: Input, dim: int) -> None:
     Raises:
         ValueError: as ``check_modality``.
     """
-    items = _example(name, modality)
+    items = _example(name, modality.transform)
     if items is None:
         return
     with _named(name):
-        _check_width(modality.plain_tokens(items)[0], dim)
+        _check_width(modality.plain_tokens(modality.prepared(items, train=False))[0], dim)
 
 
-def _example(name: str, modality: Input) -> Items | None:
-    """Return a batch of the one example of a modality's transform."""
-    example = modality.transform.example()
+def _example(name: str, transform: Transform) -> Items | None:
+    """Return a batch of the one example of a transform."""
+    example = transform.example()
     return None if example is None else collate([Sample("example", {name: example})]).items[name]
 
 
@@ -70,18 +71,14 @@ def check_tokenizer(name: str, tokenizer: Tokenizer, transform: Transform, rende
     Raises:
         ValueError: as ``check_modality``.
     """
-    example = transform.example()
-    if example is None:
+    items = _example(name, transform)
+    if items is None:
         return
     with _named(name):
-        values = _tokenizer_view(example)
-        ids = tokenizer.encode(values[None])
+        ids = tokenizer.encode(*items.for_tokenizer)
         if renderer is not None:
+            values = items.for_tokenizer[0] if items.lengths is not None else items.for_tokenizer[0][0]
             renderer.render(tokenizer, values, ids, ids, torch.zeros(len(ids), dtype=torch.bool))
-
-
-def _tokenizer_view(item: Item) -> torch.Tensor:
-    return item.values if item.tokenizer_values is None else item.tokenizer_values
 
 
 def _check_width(vectors: torch.Tensor, dim: int) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, cast
 
@@ -26,7 +27,7 @@ from multimodal.nn import Encoded, Encoder, Packing
 from multimodal.nn.plan import AttentionPlan
 from multimodal.objectives import EncoderInput, Part, Term
 from multimodal.protocols import TokenCounter, Transform
-from multimodal.training.checkpoint_contents import KEY, check_fits, close_epoch, describe
+from multimodal.training.checkpoint_contents import KEY, check_fits, check_teachers, close_epoch, describe
 from multimodal.training.compilation import compile_layers, release_layers
 from multimodal.training.fused_adamw import FusedAdamW
 from multimodal.training.optimization import WarmupCosine, optimization, parameter_groups, total_steps, zero_of
@@ -143,6 +144,16 @@ class EncoderTraining(L.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint that does not fit."""
         check_fits(checkpoint, self, self.fingerprints)
+        check_teachers(checkpoint, self)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Prepare the items of a batch, on the device where it now lies."""
+        return self.prepared(batch, train=self.trainer.training)
+
+    def prepared(self, batch: Batch, train: bool) -> Batch:
+        """Return a batch with the items of every modality as they are to be cut into tokens; see ``Input.prepared``."""
+        items = {name: cast(Input, self.modalities[name]).prepared(items, train) for name, items in batch.items.items()}
+        return replace(batch, items=items)
 
     def encode(self, parts: Mapping[str, Part], layer: int | None = None, wanted: Tensor | None = None) -> Encoded:
         """Encode tokens, those of all modalities of a sample together.

@@ -29,11 +29,13 @@ class ModalityTokenCounter(TokenCounter):
         """Return ``(samples,)`` int64, the tokens of each sample."""
         count = torch.zeros(batch.num_samples, dtype=torch.int64)
         for name, items in batch.items.items():
+            items = self.modalities[name].prepared(items, train=False)
             tokens = self.modalities[name].embed.tokens(items.values, items.lengths)
             count.index_add_(0, items.sample, tokens.lengths)
         return count
 
     def fingerprint(self) -> str:
         """Return the SHA-256 (hex) of the transforms and of the kind and sizes of the embeddings."""
-        said = [(name, transform_fingerprint(part.transform), repr(part.embed)) for name, part in sorted(self.modalities.items())]
+        parts = sorted(self.modalities.items())
+        said = [(name, transform_fingerprint(part.transform), repr(part.embed), repr(part.preparation)) for name, part in parts]
         return hashlib.sha256(repr(said).encode()).hexdigest()

@@ -16,9 +16,9 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from multimodal.batch import Batch, Items
 from multimodal.protocols import Renderer, Transform
-from multimodal.tokenizers.pretrained import TrainableTokenizer
+from multimodal.tokenizers.pretrained import TokenizerLoss, TrainableTokenizer
 from multimodal.tokenizers.quantizers.across_ranks import summed
-from multimodal.training.checkpoint_contents import KEY, check_fits, close_epoch, describe
+from multimodal.training.checkpoint_contents import KEY, check_fits, check_teachers, close_epoch, describe
 from multimodal.training.dry_run import check_tokenizer
 from multimodal.training.fused_adamw import FusedAdamW
 from multimodal.training.optimization import WarmupCosine, optimization, parameter_groups, total_steps, zero_of
@@ -92,6 +92,7 @@ class TokenizerTraining(L.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint that does not fit."""
         check_fits(checkpoint, self, {})
+        check_teachers(checkpoint, self)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch; 0 on all processes where one of them has no item, because codes are moved by all together."""
@@ -99,11 +100,15 @@ class TokenizerTraining(L.LightningModule):
             self.losses = {}
             return zero_of([self.tokenizer]).to(self.device)
         done = self.global_step / max(total_steps(self.trainer), 1)
-        step = self.tokenizer.training_loss(_values(batch.items[self.name]), min(done, 1.0))
+        step = self._step(batch.items[self.name], min(done, 1.0))
         self.losses = {self.name: step.loss.detach()}
         self.log("train/loss", step.loss, prog_bar=True, batch_size=batch.num_samples)
         self.log_dict({f"train/{part}": value for part, value in step.parts.items()}, batch_size=batch.num_samples)
         return step.loss
+
+    def _step(self, items: Items, progress: float) -> TokenizerLoss:
+        values, *lengths = items.for_tokenizer
+        return self.tokenizer.training_loss(values, progress, *lengths)
 
     def _lacks_items(self, batch: Batch) -> bool:
         return self.name not in batch.items or not len(batch.items[self.name])
@@ -133,7 +138,7 @@ class TokenizerTraining(L.LightningModule):
     def _score(self, batch: Batch, stage: str) -> None:
         if self._lacks_items(batch):
             return
-        step = self.tokenizer.training_loss(_values(batch.items[self.name]), 1.0)
+        step = self._step(batch.items[self.name], 1.0)
         for use, ids in zip(self._uses.values(), step.ids.view(len(step.ids), -1).unbind(1), strict=True):
             use.update(ids)
         losses = {"loss": step.loss, **step.parts}
@@ -161,7 +166,7 @@ class TokenizerTraining(L.LightningModule):
         if self._lacks_items(batch):
             return {}
         items = batch.items[self.name]
-        ids = self.tokenizer.encode(_values(items))
+        ids = self.tokenizer.encode(*items.for_tokenizer)
         return {self.name: ([batch.keys[i] for i in items.sample.tolist()], ids.unflatten(0, (len(items), -1)))}
 
     def on_train_end(self) -> None:
@@ -175,7 +180,7 @@ class TokenizerTraining(L.LightningModule):
         if self.renderer is None or self._lacks_items(batch):
             return {}
         items = batch.items[self.name]
-        values = _values(items)[:count]
+        values = items.for_tokenizer[0][:count]
         ids = self.tokenizer.encode(values).unflatten(0, (len(values), -1))
         nothing = torch.zeros(ids.shape[1], dtype=torch.bool, device=ids.device)
         drawn = [self.renderer.render(self.tokenizer, v, i, i, nothing) for v, i in zip(values, ids, strict=True)]
@@ -191,7 +196,3 @@ class TokenizerTraining(L.LightningModule):
     def configure_optimizers(self) -> Any:
         """Build optimizer and schedule."""
         return optimization(parameter_groups(self.tokenizer), self.make_optimizer, self.make_schedule, total_steps(self.trainer))
-
-
-def _values(items: Items) -> Tensor:
-    return items.values if items.tokenizer_values is None else items.tokenizer_values

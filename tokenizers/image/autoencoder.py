@@ -64,7 +64,7 @@ class QuantizedAutoencoder(TrainableTokenizer):
         """
         return self.encoder(centred(pixels, self.channels, self.stride)).movedim(1, -1)
 
-    def encode(self, values: UInt8[Tensor, "b c height width"]) -> Int[Tensor, "n ..."]:
+    def encode(self, values: UInt8[Tensor, "b c height width"], lengths: Tensor | None = None) -> Int[Tensor, "n ..."]:
         """Return the ids, row by row, image after image."""
         return self.quantizer.encode(self.vectors(values).flatten(0, 2))
 
@@ -72,7 +72,7 @@ class QuantizedAutoencoder(TrainableTokenizer):
         """Return the pixels that the ids stand for, in [0, 1]."""
         return self._pixels(self.quantizer.lookup(ids)).clamp(0, 1)
 
-    def training_loss(self, values: UInt8[Tensor, "b c height width"], progress: float) -> TokenizerLoss:
+    def training_loss(self, values: UInt8[Tensor, "b c height width"], progress: float, lengths: Tensor | None = None) -> TokenizerLoss:
         """Return the loss of a batch; ``progress`` is the share of the run that is done, in [0, 1]."""
         vectors = self.vectors(values)
         quantized = self.quantizer.quantize(vectors.flatten(0, 2))

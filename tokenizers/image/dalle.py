@@ -89,7 +89,7 @@ class DalleTokenizer(PretrainedTokenizer):
         with torch.autocast(pixels.device.type, enabled=False):  # half precision changes ids
             return self.encoder((1 - 2 * MARGIN) * (pixels.float() / 255) + MARGIN)
 
-    def encode(self, values: UInt8[Tensor, "b 3 height width"]) -> Int[Tensor, " n"]:
+    def encode(self, values: UInt8[Tensor, "b 3 height width"], lengths: Tensor | None = None) -> Int[Tensor, " n"]:
         """Return the most likely ids, row by row, image after image."""
         return self.logits(values).argmax(1).flatten()
 

@@ -64,7 +64,7 @@ class DiscreteVAE(TrainableTokenizer):
         """
         return self.encoder(centred(pixels, self.channels, 2**self.num_layers))
 
-    def encode(self, values: UInt8[Tensor, "b c height width"]) -> Int[Tensor, " n"]:
+    def encode(self, values: UInt8[Tensor, "b c height width"], lengths: Tensor | None = None) -> Int[Tensor, " n"]:
         """Return the most likely ids, row by row, image after image."""
         return self.logits(values).argmax(1).flatten()
 
@@ -72,7 +72,7 @@ class DiscreteVAE(TrainableTokenizer):
         """Return the pixels that the ids stand for, in [0, 1]."""
         return self._pixels(self.codebook(ids).permute(0, 3, 1, 2)).clamp(0, 1)  # b h w e -> b e h w
 
-    def training_loss(self, values: UInt8[Tensor, "b c height width"], progress: float) -> TokenizerLoss:
+    def training_loss(self, values: UInt8[Tensor, "b c height width"], progress: float, lengths: Tensor | None = None) -> TokenizerLoss:
         """Return the loss of a batch; ``progress`` is the share of the run that is done, in [0, 1]."""
         logits = self.logits(values)
         start, end = self.temperature

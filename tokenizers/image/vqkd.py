@@ -111,7 +111,7 @@ class VqKdTokenizer(TrainableTokenizer):
             return self.to_code(encoded[:, 1:].flatten(0, 1).float())
 
     @torch.no_grad()
-    def encode(self, values: UInt8[Tensor, "b c height width"]) -> Int[Tensor, "n ..."]:
+    def encode(self, values: UInt8[Tensor, "b c height width"], lengths: Tensor | None = None) -> Int[Tensor, "n ..."]:
         """Return the ids of the patches, row by row, image after image."""
         return self.quantizer.encode(self.code_vectors(values))
 
@@ -125,7 +125,7 @@ class VqKdTokenizer(TrainableTokenizer):
             raise ValueError(f"this tokenizer decodes ids on a grid of {self.grid}, got {tuple(ids.shape[1:3])}.")
         return self.features_of(self.quantizer.lookup(ids.flatten(1, 2)))
 
-    def training_loss(self, values: UInt8[Tensor, "b c height width"], progress: float) -> TokenizerLoss:
+    def training_loss(self, values: UInt8[Tensor, "b c height width"], progress: float, lengths: Tensor | None = None) -> TokenizerLoss:
         """Return the loss of a batch; ``progress`` has no effect. In training mode the codes move.
 
         Raises:

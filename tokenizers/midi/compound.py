@@ -68,7 +68,7 @@ class CompoundTokenizer(PretrainedTokenizer):
         """The MASK id of each field."""
         return tuple(size - 1 for size in self.vocab_sizes)
 
-    def encode(self, values: Int[Tensor, "n 4"]) -> Int[Tensor, "n 4"]:
+    def encode(self, values: Int[Tensor, "n 4"], lengths: Tensor | None = None) -> Int[Tensor, "n 4"]:
         """Return the argument: the ids were made when the file was read (``encode_notes`` in ``MidiTransform``)."""
         return values
 

@@ -22,7 +22,7 @@ class TextTokenizer(PretrainedTokenizer):
     end_ids: tuple[int, ...] = ()
     """Ids that mark its end: BERT's [SEP]."""
 
-    def encode(self, values: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
+    def encode(self, values: Int[Tensor, " n"], lengths: Tensor | None = None) -> Int[Tensor, " n"]:
         """Return the argument: the ids were made when the file was read (``encode_text`` in ``TextTransform``)."""
         return values
 

@@ -124,7 +124,7 @@ class LabelProbe(L.Callback):
                 continue
             usable = batch.labels[self.label] >= 0
             usable &= torch.isin(torch.arange(batch.num_samples), batch.items[self.modality].sample)
-            for layer, found in self._vectors(module, batch.to(module.device), layers).items():
+            for layer, found in self._vectors(module, cast(Any, module).prepared(batch.to(module.device), train=False), layers).items():
                 features[layer].append(found.float().cpu()[usable])
             labels.append(batch.labels[self.label][usable])
         module.train(training)

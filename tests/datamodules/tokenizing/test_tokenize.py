@@ -154,7 +154,7 @@ class DigitTokenizer(Tokenizer):
     vocab_sizes = (10, 10)
     repeat = 1
 
-    def encode(self, values):
+    def encode(self, values, lengths=None):
         numbers = values.flatten().repeat_interleave(self.repeat)
         return torch.stack([numbers // 10, numbers % 10], 1)
 
@@ -248,12 +248,12 @@ def test_shards_of_one_name_from_two_folders_are_refused(make_shards, tmp_path):
 
 
 class UnevenTokenizer(DigitTokenizer):
-    def encode(self, values):
+    def encode(self, values, lengths=None):
         return super().encode(values)[:-1]
 
 
 class WideTokenizer(DigitTokenizer):
-    def encode(self, values):
+    def encode(self, values, lengths=None):
         return super().encode(values) + 50
 
 
