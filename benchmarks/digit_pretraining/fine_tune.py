@@ -44,7 +44,7 @@ class Setting:
     layer_decay: float = 0.75
 
 
-SETTINGS = {10: Setting(400), 20: Setting(400), 100: Setting(600), 400: Setting(600)}
+SETTINGS = {10: Setting(400), 20: Setting(400), 100: Setting(600), 400: Setting(1000)}
 """Labels of each digit -> how to fine-tune."""
 
 

@@ -74,7 +74,8 @@ def main() -> None:
     parser.add_argument("--run", default="runs/segmentation", metavar="FOLDER")
     parser.add_argument("more", nargs="*", help="after --: options of `multimodal fit`")
     options = parser.parse_args()
-    kinds = {"from nothing": []} | ({"pretrained without labels": pretrained(options.model)} if options.model else {})
+    kinds = {"from nothing": ["--model.init_args.layer_decay", "null"]}  # first layers that know nothing have all to learn
+    kinds |= {"pretrained without labels": pretrained(options.model)} if options.model else {}
     rows = {"all background": [baselines.score(baselines.background, TEST)]}
     rows["colour threshold"] = [baselines.score(baselines.fit_threshold(LABELLED), TEST)]
     rows["pixel forest"] = [baselines.score(baselines.fit_forest(LABELLED), TEST)]
