@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from multimodal.pretrained.exporting import Exported
     from multimodal.pretrained.model import PretrainedModel
 
 RUN_CONFIG = "config.yaml"
@@ -100,8 +101,7 @@ def _export(model: Any, options: argparse.Namespace) -> list[str]:
         model.save_pretrained(options.to)
         return [f"{options.to}: {type(model).__name__}"]
     if options.format not in PROGRAMS:
-        form = export_layout(model, options.format, options.to, options.family)
-        return [f"{options.to}: {form.family} in the layout of {form.layout}"]
+        return _said_of_layout(options.to, export_layout(model, options.format, options.to, options.family))
     dense = DenseModel(model, options.modality, options.output)
     if options.format == "torch-export":
         path = options.to / "model.pt2"
@@ -114,6 +114,17 @@ def _export(model: Any, options: argparse.Namespace) -> list[str]:
         quantize_onnx(whole, path)
         whole.unlink()
     return [_said(path, dense, OnnxModel(path))]
+
+
+def _said_of_layout(folder: Path, exported: Exported) -> list[str]:
+    """Say what was written, what was left out, and what whoever reads it has to know."""
+    lines = [f"{folder}: {exported.form.family} in the layout of {exported.form.layout}"]
+    left_out = exported.written.left_out
+    for why in dict.fromkeys(left_out.values()):
+        lines.append(f"  left out: {', '.join(name for name, other in left_out.items() if other == why)}: {why}")
+    if settings := exported.options.settings:
+        lines.append("  not in the files, to read them back: " + " ".join(f"--set {name}={value}" for name, value in settings.items()))
+    return lines
 
 
 def _said(path: Path, dense: Any, run: Callable[..., Any]) -> str:

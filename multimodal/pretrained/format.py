@@ -51,10 +51,14 @@ class Written:
     Args:
         tensors: their names -> tensors.
         config: content of ``config.json``.
+        preprocessor: content of ``preprocessor_config.json``.
+        left_out: our names of tensors -> why this layout has no place for them.
     """
 
     tensors: dict[str, Tensor]
     config: dict[str, Any] = field(default_factory=dict)
+    preprocessor: dict[str, Any] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
 
 class Format(ABC):
@@ -88,6 +92,10 @@ class Format(ABC):
             ValueError: this layout cannot hold the model; the message says why.
         """
         raise ValueError(f"{type(model).__name__} cannot be written as {self.family} in the layout of {self.layout}.")
+
+    def options_for(self, model: PretrainedModel) -> ImportOptions:
+        """Return what ``read`` has to be told of what ``write`` made of a model, as nothing that is written says it."""
+        return ImportOptions(num_heads=model.encoder.num_heads)
 
     def holds(self, model: nn.Module) -> bool:
         """Return whether this layout can hold the model."""

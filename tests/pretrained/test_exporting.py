@@ -96,8 +96,8 @@ def test_what_cannot_be_exported_is_said(image_model):
 
 
 def test_a_layout_is_written_and_read_back_exactly(image_model, images, tmp_path):
-    form = export_layout(image_model, "transformers", tmp_path / "hf", family="beit")
-    assert form.family == "beit"
+    exported = export_layout(image_model, "transformers", tmp_path / "hf", family="beit")
+    assert exported.form.family == "beit" and not exported.written.left_out
     assert json.loads((tmp_path / "hf" / "config.json").read_text())["model_type"] == "beit"
     assert torch.equal(from_pretrained(tmp_path / "hf")(images), image_model(images))
     export_layout(import_checkpoint(tmp_path / "hf").parts[""], "unilm", tmp_path / "unilm")

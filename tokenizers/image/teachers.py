@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,11 @@ from torch.nn import functional as F
 from multimodal.protocols import Teacher
 
 PREPROCESSOR_NAME = "preprocessor_config.json"
+SAFELY: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+"""Nothing is downloaded, and no code of a folder is run: without the second, transformers asks the user whether to."""
+UNUSED = re.compile(r"(^|\.)(pooler\.dense|head)\.|^(text_|logit_)|(^|\.)mask_token$")
+"""Weights that features of patches do not depend on: what pools them, what reads texts, and what stands for hidden patches."""
+SHOWN = 5
 
 
 class Normalize(nn.Module):
@@ -67,7 +74,7 @@ class ImageTeacher(Teacher):
         return self._dim
 
     @torch.no_grad()
-    def forward(self, values: UInt8[Tensor, "b c height width"]) -> Float[Tensor, "n d"]:
+    def forward(self, values: UInt8[Tensor, "b c height width"], lengths: Tensor | None = None) -> Float[Tensor, "n d"]:
         """Return the features of the patches, row by row, image after image, in float32.
 
         Raises:
@@ -155,7 +162,8 @@ class TransformersTeacher(ImageTeacher):
         std: as ``mean``.
 
     Raises:
-        ValueError: the folder is missing or holds no such model, or says no mean and deviation of the pixels.
+        ValueError: the folder is missing or holds no such model, lacks weights that the features depend on, needs code of its own to be
+            run, or says no mean and deviation of the pixels.
     """
 
     def __init__(
@@ -193,15 +201,42 @@ def _transformers_model(folder: str, projection: bool) -> nn.Module:
         raise ValueError(f"{folder} holds no model of transformers: config.json not found. Nothing is downloaded: fetch the folder.")
     from transformers import AutoConfig, AutoModel, CLIPVisionModel, CLIPVisionModelWithProjection
 
+    with _readable(folder):
+        family = AutoConfig.from_pretrained(folder, **SAFELY).model_type
+    if projection and not family.startswith("clip"):
+        raise ValueError(f"projection: a {family!r} has no visual projection, CLIP has.")
+    kind: Any = (CLIPVisionModelWithProjection if projection else CLIPVisionModel) if family.startswith("clip") else AutoModel
+    with _readable(folder):
+        model, loading = kind.from_pretrained(folder, **SAFELY, output_loading_info=True, ignore_mismatched_sizes=True)
+    _check_loaded(folder, model, loading)
+    return model  # type: ignore[no-any-return]
+
+
+def _check_loaded(folder: str, model: nn.Module, loading: Mapping[str, Any]) -> None:
+    """Refuse a model with layers that transformers has drawn at random, as the file does not have them.
+
+    Raises:
+        ValueError: features of patches depend on such a layer.
+    """
+    problems = {name: "missing" for name in sorted(loading["missing_keys"])}
+    problems |= {name: f"{tuple(found)} instead of {tuple(wanted)}" for name, found, wanted in sorted(loading["mismatched_keys"])}
+    if bad := [f"{name} ({problem})" for name, problem in problems.items() if not UNUSED.search(name)]:
+        more = f" and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
+        raise ValueError(f"{folder} does not hold the weights of a {type(model).__name__}: {', '.join(bad[:SHOWN])}{more}.")
+
+
+@contextmanager
+def _readable(folder: str) -> Iterator[None]:
+    """Tell what transformers cannot read in one line; it refuses with a ValueError what it would need code of the folder for."""
     try:
-        family = AutoConfig.from_pretrained(folder, local_files_only=True).model_type
-        if projection and not family.startswith("clip"):
-            raise ValueError(f"projection: a {family!r} has no visual projection, CLIP has.")
-        kind: Any = (CLIPVisionModelWithProjection if projection else CLIPVisionModel) if family.startswith("clip") else AutoModel
-        model: nn.Module = kind.from_pretrained(folder, local_files_only=True)
-    except (OSError, RuntimeError, KeyError) as error:
+        yield
+    except (OSError, RuntimeError, KeyError, ValueError) as error:
+        if "custom code" in str(error):
+            raise ValueError(
+                f"{folder} brings code of its own (auto_map in config.json), which is never run: a teacher must be of a kind that "
+                "transformers itself has."
+            ) from error
         raise ValueError(f"{folder} holds no model that transformers can read: {str(error).splitlines()[0]}") from error
-    return model
 
 
 def _statistic(folder: str, name: str, given: Sequence[float] | None) -> Sequence[float]:

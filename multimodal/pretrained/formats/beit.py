@@ -32,6 +32,7 @@ from multimodal.pretrained.formats.renamed import Renamed
 from multimodal.pretrained.keymap import KeyMap, same
 from multimodal.pretrained.model import PretrainedModel
 
+ONLY_TRAINED = "a head for hidden patches, which timm's BEiT does not have (unilm's and transformers' do)"
 LATE = "layers of the pretraining head (class token and early patches) that no later use needs"
 SEGMENTATION = "a head for segmentation"
 SHARED, OWN = "rel_pos_bias.relative_position_bias_table", "attn.relative_position_bias_table"
@@ -82,6 +83,10 @@ class UnilmBeit(Format):
         buffers = {name.replace("bias_table", "index"): relative_position_index(sizes.grid) for name in index}
         return Written({**self.keymap(sizes).to_theirs(model.state_dict()), **buffers})
 
+    def options_for(self, model: PretrainedModel) -> ImportOptions:
+        """Return what the tensors do not tell; there is no config."""
+        return vision.options_for(model, sizes_of(model).grid)
+
 
 class TimmBeit(UnilmBeit):
     """The names of timm: those of unilm, beside timm's config; classifiers and bare encoders."""
@@ -94,17 +99,16 @@ class TimmBeit(UnilmBeit):
         return named_as_unilm(shapes) and _is_timm(config)
 
     def write(self, model: nn.Module) -> Written:
-        """Write names and config of timm.
-
-        Raises:
-            ValueError: the model predicts ids of masked patches, which timm's cannot.
-        """
+        """Write names and config of timm; a head that predicts ids of hidden patches, and the mask token, are left out."""
         assert isinstance(model, PretrainedModel)
-        sizes = sizes_of(model)
-        if sizes.vocab:
-            raise ValueError("timm's BEiT has no head for masked patches: write the layout of unilm or transformers.")
-        plain = replace(sizes, mask_token=False)
-        return Written(self.keymap(plain).to_theirs(model.state_dict()), timm_config(model, plain))
+        sizes = replace(sizes_of(model), mask_token=False, vocab=0)
+        state = model.state_dict()
+        left_out = {name: ONLY_TRAINED for name in state if name.startswith("heads.tokens.")}
+        return Written(self.keymap(sizes).to_theirs(state), timm_config(model, sizes), left_out=left_out)
+
+    def options_for(self, model: PretrainedModel) -> ImportOptions:
+        """Return nothing but the heads: timm's config tells the rest."""
+        return ImportOptions(num_heads=model.encoder.num_heads)
 
 
 class TransformersBeit(Format):
@@ -154,7 +158,8 @@ class TransformersBeit(Format):
         sizes = sizes_of(model)
         bare = not (sizes.vocab or sizes.classes)
         tensors = self.keymap(sizes, "" if bare else "beit.").to_theirs(model.state_dict())
-        return Written(tensors, {**_transformers_config(sizes), **vision.id2label(model, sizes.classes)})
+        config = {**_transformers_config(sizes), **vision.id2label(model, sizes.classes)}
+        return Written(tensors, config, vision.preprocessor_of(model, sizes.grid, sizes.patch))
 
 
 def named_as_unilm(shapes: Shapes) -> bool:
@@ -227,7 +232,7 @@ def _sizes_as_transformers(checkpoint: Checkpoint, options: ImportOptions, prefi
 
 def timm_config(model: PretrainedModel, sizes: Sizes) -> dict[str, Any]:
     """Return a ``config.json`` that ``timm.create_model("local-dir:...")`` reads."""
-    embed = model.settings.embeds["image"]["init_args"]
+    mean, std = (list(values) for values in vision.statistics_in(model))
     pool = "avg" if sizes.pooled_norm or not (sizes.classes or sizes.last_norm) else "token"
     size = [sizes.grid[0] * sizes.patch, sizes.grid[1] * sizes.patch]
     arguments = {
@@ -242,7 +247,7 @@ def timm_config(model: PretrainedModel, sizes: Sizes) -> dict[str, Any]:
         "use_rel_pos_bias": sizes.bias == "own",
         "use_shared_rel_pos_bias": sizes.bias == "shared",
     }
-    facts = {"input_size": [sizes.channels, *size], "mean": embed["mean"], "std": embed["std"], "num_classes": sizes.classes}
+    facts = {"input_size": [sizes.channels, *size], "mean": mean, "std": std, "num_classes": sizes.classes}
     labels = {"label_names": list(model.settings.labels)} if model.settings.labels else {}
     return {
         "architecture": "beit_base_patch16_224",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+from multimodal.nn import RelativeBias2d
 from multimodal.pretrained.format import ImportOptions
 from multimodal.pretrained.formats import layers, vision
 from multimodal.pretrained.formats.layers import TrunkSizes
@@ -92,8 +94,7 @@ def sizes_of(model: PretrainedModel) -> Sizes:
     if embed is None or (bias and bias["class_path"].rpartition(".")[2] != "RelativeBias2d"):
         raise ValueError("only an encoder of images with RelativeBias2d, or without bias, can be written as BEiT.")
     position, heads = embed.get("position"), model.settings.heads
-    if not bias and (position is None or not position["class_path"].endswith("LearnedPosition")):
-        raise ValueError("a BEiT has a relative bias or a table of positions; this encoder has neither.")
+    _check(encoder, bias, position)
     classes = heads.get("classes", {}).get("init_args", {})
     return Sizes(
         dim=encoder["dim"],
@@ -102,11 +103,11 @@ def sizes_of(model: PretrainedModel) -> Sizes:
         hidden=vision.hidden_dim(model),
         patch=embed["patch_size"],
         channels=embed.get("channels", 3),
-        grid=tuple(bias["init_args"]["window"] if bias else position["init_args"]["size"]),
+        grid=_window(model) if bias else tuple(position["init_args"]["size"]),
         bias="none" if not bias else "shared" if encoder.get("share_bias", True) else "own",
         absolute=position is not None,
         scales=encoder.get("layer_scale") is not None,
-        eps=float(encoder["norm"]["init_args"]["eps"]),
+        eps=vision.norm_eps(model),
         vocab=heads["tokens"]["init_args"]["vocab_sizes"][0] if "tokens" in heads else 0,
         classes=classes.get("num_classes", 0),
         pooled_norm=classes.get("norm") is not None,
@@ -114,6 +115,37 @@ def sizes_of(model: PretrainedModel) -> Sizes:
         mask_token="tokens" in heads or vision.has_mask_token(model),
         act=encoder["mlp"]["init_args"].get("act", "gelu"),
     )
+
+
+def _check(encoder: Mapping[str, Any], bias: Mapping[str, Any], position: Mapping[str, Any] | None) -> None:
+    """Refuse what no BEiT has; arguments are the settings of the encoder, of its bias, and of the positions that are added.
+
+    Raises:
+        ValueError: there is such a part; the message names it.
+    """
+    if position is not None and not position["class_path"].endswith("LearnedPosition"):
+        raise ValueError(
+            "a BEiT's absolute positions are a table; those that are computed become one where a transform says how large the images are."
+        )
+    if not bias and position is None:
+        raise ValueError("a BEiT has a relative bias or a table of positions; this encoder has neither.")
+    projections = encoder["attention"]["init_args"].get("bias", "all")
+    parts = {
+        f"the bias {projections!r} of its projections (BEiT has 'query_value')": projections != "query_value",
+        "rotary positions": encoder.get("rotary") is not None,
+        "no class token": not encoder.get("class_token", False),
+        "register tokens": encoder.get("num_registers", 0) > 0,
+        "a table of positions, and none of the class token": position is not None and not encoder.get("special_positions", False),
+    }
+    if found := [name for name, has in parts.items() if has]:
+        raise ValueError(f"a BEiT cannot hold {', '.join(found)}.")
+
+
+def _window(model: PretrainedModel) -> tuple[int, int]:
+    """Return rows and columns of the grid of a relative bias."""
+    bias = model.encoder.bias or model.encoder.layers(0)[0].attn.position_bias
+    assert isinstance(bias, RelativeBias2d)
+    return bias.window
 
 
 def grid_from(

@@ -67,6 +67,10 @@ class OriginalMae(Format):
             raise ValueError(f"MAE has a class token and no others; this encoder has {sizes.special}.")
         return Written(timm_keymap(sizes, {"cls_token": 1}).to_theirs(model.state_dict()))
 
+    def options_for(self, model: PretrainedModel) -> ImportOptions:
+        """Return what the tensors do not tell; there is no config."""
+        return vision.options_for(model, sizes_of(model).grid)
+
 
 class TransformersMae(Format):
     """The names in the files of transformers."""
@@ -102,7 +106,8 @@ class TransformersMae(Format):
         if sizes.special != 1 or sizes.head:
             raise ValueError("ViTMAEModel has a class token and no classifier: write the layout transformers of ViT, or timm.")
         config = {**transformers_config(sizes, "vit_mae", "ViTMAEModel"), "mask_ratio": 0.75}
-        return Written(transformers_keymap(sizes, "", mask=False).to_theirs(model.state_dict()), config)
+        tensors = transformers_keymap(sizes, "", mask=False).to_theirs(model.state_dict())
+        return Written(tensors, config, vision.preprocessor_of(model, sizes.grid, sizes.patch))
 
 
 FORMATS = (OriginalMae(), TransformersMae(), Renamed(TransformersMae()))

@@ -12,6 +12,7 @@ from torch import nn
 from multimodal.pretrained.checkpoint import Checkpoint
 from multimodal.pretrained.format import Format, ImportOptions, Part, Shapes, Written
 from multimodal.pretrained.keymap import KeyMap
+from multimodal.pretrained.model import PretrainedModel
 
 Rules = Sequence[tuple[str, str]]
 """(pattern, what it becomes) pairs, as of ``re.sub``; the first that fits a name is applied."""
@@ -75,7 +76,11 @@ class Renamed(Format):
     def write(self, model: nn.Module) -> Written:
         """Write as ``base`` does, with the names of this layout."""
         written = self.base.write(model)
-        return Written({rename(name, self.from_base): x for name, x in written.tensors.items()}, written.config)
+        return replace(written, tensors={rename(name, self.from_base): x for name, x in written.tensors.items()})
+
+    def options_for(self, model: PretrainedModel) -> ImportOptions:
+        """Return what ``base`` has to be told."""
+        return self.base.options_for(model)
 
     def holds(self, model: nn.Module) -> bool:
         """Return whether ``base`` can hold the model."""

@@ -36,6 +36,8 @@ TRANSFORMERS_LAYER = LayerNames(
     fc2="output.dense",
 )
 """The names of a layer in the files of transformers."""
+BICUBIC = 3
+"""What Pillow and transformers call bicubic resampling."""
 NO_MASK = "the checkpoint has no mask token; it starts as zeros"
 
 
@@ -54,23 +56,63 @@ def statistics_of(checkpoint: Checkpoint, options: ImportOptions, default: str, 
 
     Args:
         checkpoint: timm's ``config.json`` and the ``preprocessor_config.json`` of transformers name statistics.
-        options: the setting ``statistics`` is "half", "imagenet" or "clip".
-        default: one of these.
+        options: the setting ``statistics`` is "half", "imagenet" or "clip", or mean and deviation in numbers: ``MEAN/STD``, for channels
+            that differ ``MEAN,MEAN,MEAN/STD,STD,STD``.
+        default: one of these names.
         channels: of the images.
 
     Raises:
         ValueError: the setting has another value, or there are statistics for another number of channels.
     """
-    name = options.settings.get("statistics")
-    if name is not None and name not in NAMED:
-        raise ValueError(f"statistics must be one of {sorted(NAMED)}, got {name!r}.")
-    beside = _statistics_beside(checkpoint) if name is None else None
-    mean, std = beside or NAMED[name or default]
+    said = options.settings.get("statistics")
+    mean, std = _named_statistics(said) if said is not None else _statistics_beside(checkpoint) or NAMED[default]
     if len(mean) != channels and len(set(mean)) == len(set(std)) == 1:
         mean, std = mean[:1] * channels, std[:1] * channels
     if len(mean) != channels or len(std) != channels:
         raise ValueError(f"the images have {channels} channels, the statistics {len(mean)}: set statistics to 'half'.")
     return mean, std
+
+
+def _named_statistics(said: str) -> Statistics:
+    if said in NAMED:
+        return NAMED[said]
+    try:
+        mean, std = (tuple(map(float, numbers.split(","))) for numbers in said.split("/"))
+    except ValueError as error:
+        raise ValueError(f"statistics must be one of {sorted(NAMED)}, or MEAN,.../STD,... in numbers, got {said!r}.") from error
+    return mean, std
+
+
+def statistics_in(model: PretrainedModel, embed: str = "image") -> Statistics:
+    """Return what a model of ours normalises pixels with, of each channel."""
+    settings = model.settings.embeds[embed]["init_args"]
+    channels = settings.get("channels", 3)
+    mean, std = (tuple(settings.get(name, (0.5,))) for name in ("mean", "std"))
+    return mean * (channels // len(mean)), std * (channels // len(std))
+
+
+def options_for(model: PretrainedModel, grid: tuple[int, int]) -> ImportOptions:
+    """Return what tensors of images do not tell: the heads, the statistics of the pixels, and the grid of images that are not square."""
+    statistics = statistics_in(model)
+    numbers = "/".join(",".join(map(repr, values)) for values in statistics)
+    settings = {"statistics": next((name for name, known in NAMED.items() if known == statistics), numbers)}
+    return ImportOptions(model.encoder.num_heads, settings | ({"grid": f"{grid[0]}x{grid[1]}"} if grid[0] != grid[1] else {}))
+
+
+def preprocessor_of(model: PretrainedModel, grid: tuple[int, int], patch: int) -> dict[str, Any]:
+    """Return a ``preprocessor_config.json`` of transformers: how large images are, and what their pixels are normalised with."""
+    mean, std = (list(values) for values in statistics_in(model))
+    return {
+        "image_processor_type": "ViTImageProcessor",
+        "do_resize": True,
+        "size": {"height": grid[0] * patch, "width": grid[1] * patch},
+        "resample": BICUBIC,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": mean,
+        "image_std": std,
+    }
 
 
 def _statistics_beside(checkpoint: Checkpoint) -> Statistics | None:
@@ -229,3 +271,15 @@ def hidden_dim(model: PretrainedModel) -> int:
     if not isinstance(layer, nn.Linear):
         raise ValueError("this model's layers have no plain MLP.")
     return layer.out_features
+
+
+def norm_eps(model: PretrainedModel) -> float:
+    """Return what the norms of a model of ours add to the variance.
+
+    Raises:
+        ValueError: they are no layer norms.
+    """
+    norm = getattr(model.encoder.layers(0)[0], "norm2", None)
+    if not isinstance(norm, nn.LayerNorm):
+        raise ValueError("this model's layers have no layer norms.")
+    return float(norm.eps)

@@ -111,10 +111,12 @@ class TransformersVit(Format):
         check_transformers(sizes)
         kind = "deit" if sizes.special == 2 else "vit"
         prefix = f"{kind}." if sizes.head else ""
-        tensors = transformers_keymap(sizes, prefix, vision.has_mask_token(model)).to_theirs(model.state_dict())
+        mask = vision.has_mask_token(model) and not sizes.head  # classifiers have none
+        tensors = transformers_keymap(sizes, prefix, mask).to_theirs(model.state_dict())
         distilled = "WithTeacher" if sizes.head == "distilled" else ""
         name = {"deit": "DeiT", "vit": "ViT"}[kind] + (f"ForImageClassification{distilled}" if sizes.head else "Model")
-        return Written(tensors, {**transformers_config(sizes, kind, name), **vision.id2label(model, sizes.classes)})
+        config = {**transformers_config(sizes, kind, name), **vision.id2label(model, sizes.classes)}
+        return Written(tensors, config, vision.preprocessor_of(model, sizes.grid, sizes.patch))
 
 
 def _is_mae(config: Mapping[str, Any]) -> bool:

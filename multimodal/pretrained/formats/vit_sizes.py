@@ -95,7 +95,10 @@ def sizes_of(model: PretrainedModel) -> Sizes:
     encoder, embed = model.settings.encoder["init_args"], model.settings.embeds.get("image", {}).get("init_args", {})
     position = embed.get("position") or {}
     if position.get("class_path", "").rpartition(".")[2] != "LearnedPosition" or encoder.get("bias") or encoder.get("rotary"):
-        raise ValueError("only an encoder of images with a table of positions, and no other positions, can be written as ViT or MAE.")
+        raise ValueError(
+            "only an encoder of images with a table of positions, and no other positions, can be written as ViT or MAE; those that are "
+            "computed become a table where a transform says how large the images are."
+        )
     attention, special = encoder["attention"]["init_args"], int(encoder.get("class_token", False)) + encoder.get("num_registers", 0)
     head, classes = _head_of(model)
     return Sizes(
@@ -106,7 +109,7 @@ def sizes_of(model: PretrainedModel) -> Sizes:
         patch=embed["patch_size"],
         channels=embed.get("channels", 3),
         grid=tuple(position["init_args"]["size"]),
-        eps=float(encoder["norm"]["init_args"]["eps"]),
+        eps=vision.norm_eps(model),
         special=special,
         special_positions=encoder.get("special_positions", False),
         bias=attention.get("bias", "all"),
@@ -117,7 +120,7 @@ def sizes_of(model: PretrainedModel) -> Sizes:
         classes=classes,
         act=encoder["mlp"]["init_args"].get("act", "gelu"),
         trained_positions=position["init_args"].get("trainable", True),
-        statistics=(tuple(embed["mean"]), tuple(embed["std"])),
+        statistics=vision.statistics_in(model),
         labels=tuple(model.settings.labels),
     )
 

@@ -1,12 +1,13 @@
 """Teachers give what the library's model gives when called by hand, patch by patch; what is missing is named."""
 
 import json
+import re
 
 import pytest
 import timm
 import torch
 import transformers
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from multimodal.pretrained import import_checkpoint
@@ -148,6 +149,48 @@ def test_what_a_folder_lacks_is_named(tmp_path):
     (tmp_path / "vit" / "model.safetensors").unlink()
     with pytest.raises(ValueError, match="no model that transformers can read"):
         TransformersTeacher(folder, mean=MEAN, std=STD)
+
+
+@pytest.mark.parametrize("kind", ["vit", "vit_of_someone"])
+def test_no_code_of_a_folder_is_run(tmp_path, kind, monkeypatch):
+    folder = saved(transformers.ViTModel(transformers.ViTConfig(**SIZES)), tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config |= {"model_type": kind, "auto_map": {"AutoConfig": "evil.Config", "AutoModel": "evil.Model"}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    code = f"open({str(tmp_path / 'ran')!r}, 'w')\nfrom transformers import ViTConfig as Config, ViTModel as Model\n"
+    (tmp_path / "evil.py").write_text(code)
+    monkeypatch.setattr("builtins.input", lambda *_: "y")  # what a user who is asked may say
+    if kind == "vit":  # transformers has it: its own code reads the weights
+        assert len(TransformersTeacher(folder)(pixels())) == 8
+    else:
+        with pytest.raises(
+            ValueError, match=re.escape(folder) + r" brings code of its own \(auto_map in config.json\), which is never run"
+        ):
+            TransformersTeacher(folder)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_teacher_without_all_its_weights_is_refused(tmp_path):
+    folder = saved(transformers.ViTModel(transformers.ViTConfig(**SIZES)), tmp_path)
+    whole = load_file(tmp_path / "model.safetensors")
+
+    def keep(tensors: dict[str, torch.Tensor]) -> None:
+        save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+
+    keep({name: x for name, x in whole.items() if "layer.1." not in name})
+    with pytest.raises(ValueError, match=r"does not hold the weights of a ViTModel: layers.1.\S+ \(missing\), .* and 11 more"):
+        TransformersTeacher(folder)
+    keep(whole | {"embeddings.cls_token": torch.zeros(1, 1, 31)})
+    with pytest.raises(ValueError, match=r"embeddings.cls_token \(\(1, 1, 31\) instead of \(1, 1, 32\)\)"):
+        TransformersTeacher(folder)
+    keep({name: x for name, x in whole.items() if not name.startswith("pooler.")})
+    assert len(TransformersTeacher(folder)(pixels())) == 8  # no feature of a patch depends on the pooler
+
+
+def test_a_norm_that_would_be_drawn_is_missing_too(tmp_path):
+    model = transformers.BeitForMaskedImageModeling(transformers.BeitConfig(**SIZES, use_mean_pooling=True, vocab_size=7))
+    with pytest.raises(ValueError, match=r"pooler.layernorm.bias \(missing\)"):
+        TransformersTeacher(saved(model, tmp_path))
 
 
 @pytest.fixture(scope="module")
