@@ -173,7 +173,10 @@ class ShardDataModule(LightningDataModule):
 
     def val_dataloader(self) -> EpochLoader | list[EpochLoader]:
         """Return the validation batches of this rank; no loader if ``val_split`` is None."""
-        return [] if self.val_split is None else self.evaluation_dataloader(self.val_split)
+        if self.val_split is None:
+            return []
+        self._check_split(self.val_split, "Without validation: --data.init_args.val_split null.")
+        return self.evaluation_dataloader(self.val_split)
 
     def test_dataloader(self) -> EpochLoader:
         """Return the test batches of this rank."""
@@ -195,11 +198,16 @@ class ShardDataModule(LightningDataModule):
         """
         return self._loader(split, train=False, whole=whole)
 
-    def _loader(self, split: str, train: bool, whole: bool = False) -> EpochLoader:
+    def _check_split(self, split: str, otherwise: str = "") -> None:
+        """Refuse a split without samples; ``otherwise`` says what else can be done."""
         self.setup()
         if not any(source.num_samples(split) for source in self.sources):
             there = sorted({name for source in self.sources for name, shards in source.splits.items() if shards})
-            raise ValueError(f"no samples of split {split!r} in {', '.join(self.shards)}; splits there: {', '.join(there) or 'none'}.")
+            said = f"no samples of split {split!r} in {', '.join(self.shards)}; splits there: {', '.join(there) or 'none'}."
+            raise ValueError(f"{said} {otherwise}".rstrip())
+
+    def _loader(self, split: str, train: bool, whole: bool = False) -> EpochLoader:
+        self._check_split(split)
         rank, world_size = (0, 1) if self.trainer is None or whole else (self.trainer.global_rank, self.trainer.world_size)
         sizes = [[shard.samples for shard in source.shards(split)] for source in self.sources]
         plan = EpochPlan(sizes, train, self.seed, self.shuffle_buffer, self.mixture)

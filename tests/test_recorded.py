@@ -79,6 +79,7 @@ def test_settings_are_those_given_and_the_defaults():
             "norm": {"class_path": "multimodal.nn.norm.LayerNorm", "init_args": {"eps": 1e-12}},
             "hidden_bias": True,
             "act": "gelu",
+            "first_weights": "normal",
         },
     }
     again = build(settings, 16)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from multimodal.heads.classification import ClassificationHead
 from multimodal.nn import Encoded, LayerNorm
-from multimodal.nn.block import initialize_linear
+from multimodal.nn.first_weights import initialize_linear
 
 
 class AttentiveHead(ClassificationHead):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from multimodal.heads.pooling import Pool, pool
 from multimodal.nn import Encoded
-from multimodal.nn.block import initialize_linear
+from multimodal.nn.first_weights import initialize_linear
 from multimodal.recorded import Recorded
 
 HIDDEN = {"tanh": nn.Tanh, "relu": nn.ReLU, "gelu": nn.GELU}

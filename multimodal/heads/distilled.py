@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from multimodal.nn import Encoded
-from multimodal.nn.block import initialize_linear
+from multimodal.nn.first_weights import initialize_linear
 from multimodal.recorded import Recorded
 
 

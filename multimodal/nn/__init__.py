@@ -2,11 +2,12 @@
 
 from multimodal.nn.attention import Attention
 from multimodal.nn.bias import Alibi, BucketedBias, PositionBias, RelativeBias2d
-from multimodal.nn.block import Block, BlockParts, DeepNormBlock, ParallelBlock, PostNormBlock, initialize_linear
+from multimodal.nn.block import Block, BlockParts, DeepNormBlock, ParallelBlock, PostNormBlock
 from multimodal.nn.branch import Branch
 from multimodal.nn.content_bias import ContentBias, GatedBias, RelativeKeyQuery
 from multimodal.nn.decoder import Decoder
 from multimodal.nn.encoder import Encoded, Encoder
+from multimodal.nn.first_weights import FirstWeights, initialize_linear, initialize_vectors
 from multimodal.nn.frozen import Frozen
 from multimodal.nn.layer_numbers import layer_of
 from multimodal.nn.mlp import GatedMlp, GeGlu, Mlp, SwiGlu
@@ -39,6 +40,7 @@ __all__ = [
     "DropPath",
     "Encoded",
     "Encoder",
+    "FirstWeights",
     "Frozen",
     "GatedBias",
     "GatedMlp",
@@ -65,6 +67,7 @@ __all__ = [
     "SwiGlu",
     "TokenHead",
     "initialize_linear",
+    "initialize_vectors",
     "layer_of",
     "pool_mean",
 ]

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from multimodal.nn.attention import Attention
+from multimodal.nn.first_weights import FirstWeights, initialize_linear
 from multimodal.nn.norm import DropPath, LayerScale, scale
 from multimodal.nn.packing import Packing
 from multimodal.nn.plan import AttentionPlan
@@ -35,6 +37,7 @@ class BlockParts(NamedTuple):
         norm: builds a norm from the width.
         layer_scale: first value of the layer scale of both branches; None: no layer scale.
         drop_path: stochastic-depth rate of both branches.
+        first_weights: how linear layers start.
     """
 
     dim: int
@@ -44,6 +47,7 @@ class BlockParts(NamedTuple):
     norm: Callable[[int], nn.Module]
     layer_scale: float | None = None
     drop_path: float = 0.0
+    first_weights: FirstWeights = "normal"
 
 
 class Block(nn.Module):
@@ -59,11 +63,13 @@ class Block(nn.Module):
         self.norm1, self.norm2 = parts.norm(dim), parts.norm(dim)
         self.attn, self.mlp = parts.attention(dim), parts.mlp(dim)
         self.scale1, self.scale2 = (nn.Identity() if first_scale is None else LayerScale(dim, first_scale) for _ in range(2))
-        self.drop_path = DropPath(parts.drop_path)
+        self.drop_path, self.first_weights = DropPath(parts.drop_path), parts.first_weights
 
     def initialize(self, number: int) -> None:
-        """Draw the first weights of layer ``number`` (from 1): the branches of deep layers start small (BEiT)."""
-        self.apply(initialize_linear)
+        """Draw the first weights of layer ``number`` (from 1): the branches of deep layers start small (BEiT), but for Xavier's (MAE)."""
+        self.apply(partial(initialize_linear, first_weights=self.first_weights))
+        if self.first_weights == "xavier_uniform":
+            return
         for weight in (self.attn.proj.weight, self.mlp.fc2.weight):
             weight.data.div_(math.sqrt(2 * number))
 
@@ -125,7 +131,7 @@ class PostNormBlock(Block):
 
     def initialize(self, number: int) -> None:
         """Draw the first weights, the same way in all layers (BERT)."""
-        self.apply(initialize_linear)
+        self.apply(partial(initialize_linear, first_weights=self.first_weights))
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries, keys and values, ``(n, h, e)``."""
@@ -145,9 +151,14 @@ class DeepNormBlock(PostNormBlock):
 
     Args:
         parts: what it is built from (filled in by the encoder).
+
+    Raises:
+        ValueError: ``first_weights`` are asked for, which it has of its own.
     """
 
     def __init__(self, parts: BlockParts) -> None:
+        if parts.first_weights != "normal":
+            raise ValueError(f"first_weights {parts.first_weights!r} has no effect: a DeepNormBlock has its own. Leave it out.")
         super().__init__(parts, alpha=(2 * parts.depth) ** 0.25)
         self.beta = (8 * parts.depth) ** -0.25
 
@@ -161,11 +172,3 @@ class DeepNormBlock(PostNormBlock):
         for part in self.attn.qkv.weight.data.chunk(3)[:2]:
             nn.init.xavier_normal_(part)
         nn.init.xavier_normal_(self.attn.qkv.weight.data.chunk(3)[2], gain=self.beta)
-
-
-def initialize_linear(module: nn.Module) -> None:
-    """Draw the weights of linear and embedding layers from a truncated normal with std 0.02, and zero the biases (BERT, ViT, BEiT)."""
-    if isinstance(module, nn.Linear | nn.Embedding):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-    if isinstance(module, nn.Linear) and module.bias is not None:
-        nn.init.zeros_(module.bias)

@@ -12,8 +12,8 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 from multimodal.nn.attention import Attention
-from multimodal.nn.block import initialize_linear
 from multimodal.nn.encoder import Encoder
+from multimodal.nn.first_weights import FirstWeights, initialize_linear
 from multimodal.nn.positions import SinCosPosition2d
 from multimodal.recorded import Recorded
 
@@ -31,6 +31,7 @@ class Decoder(Recorded, nn.Module):
         num_heads: attention heads. MAE: 16, VideoMAE base: 6.
         position: builds the positions that are added from the width; called with ``(n, a)`` coordinates.
         attention: builds the attention of a layer from width and number of heads.
+        first_weights: how linear layers start, as in ``Encoder``. MAE: "xavier_uniform".
     """
 
     def __init__(
@@ -41,14 +42,15 @@ class Decoder(Recorded, nn.Module):
         num_heads: int = 16,
         position: Callable[[int], nn.Module] = SinCosPosition2d,
         attention: Callable[[int, int], Attention] = Attention,
+        first_weights: FirstWeights = "normal",
     ) -> None:
         super().__init__()
         self.width = width
         self.proj = nn.Linear(dim, width)
         self.mask_token = nn.Parameter(torch.empty(width))
         self.position = position(width)
-        self.layers = Encoder(width, depth, num_heads, attention=attention)
-        self.proj.apply(initialize_linear)
+        self.layers = Encoder(width, depth, num_heads, attention=attention, first_weights=first_weights)
+        initialize_linear(self.proj, first_weights)
         nn.init.normal_(self.mask_token, std=0.02)
 
     def forward(

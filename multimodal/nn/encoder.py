@@ -20,6 +20,7 @@ from multimodal.nn.attention import Attention
 from multimodal.nn.bias import PositionBias
 from multimodal.nn.block import Block, BlockParts, PostNormBlock
 from multimodal.nn.content_bias import ContentBias, GatedBias
+from multimodal.nn.first_weights import FirstWeights
 from multimodal.nn.mlp import Mlp
 from multimodal.nn.multiway import MultiwayNorm, build
 from multimodal.nn.norm import LayerNorm
@@ -78,6 +79,8 @@ class Encoder(Recorded, nn.Module):
         num_experts: weights that tokens of different experts do not share (Multiway); class and register tokens are of expert 0, and only
             sequences with such tokens have them.
         checkpoint_activations: compute a layer's activations again in the backward pass: less memory, a third more work.
+        first_weights: how linear layers and special tokens start: "normal", "clipped_normal" (BEiT) or "xavier_uniform" (MAE). But for
+            the last, what ends a branch of layer l is divided by the root of 2 l. ``DeepNormBlock`` has its own.
 
     Raises:
         ValueError: a size below 1, a rate outside [0, 1), or settings that have no effect together.
@@ -108,6 +111,7 @@ class Encoder(Recorded, nn.Module):
         special_positions: bool = False,
         num_experts: int = 1,
         checkpoint_activations: bool = False,
+        first_weights: FirstWeights = "normal",
     ) -> None:
         super().__init__()
         _check_sizes(dim=dim, depth=depth, num_heads=num_heads, num_experts=num_experts, global_every=global_every, window=window)
@@ -123,7 +127,7 @@ class Encoder(Recorded, nn.Module):
             raise ValueError("special_positions has an effect only with a class_token: set it, or leave it out.")
         self.dim, self.depth, self.num_heads, self.num_experts = dim, depth, num_heads, num_experts
         self.window, self.global_every, self.checkpoint_activations = window, global_every, checkpoint_activations
-        parts = BlockParts(dim, depth, partial(_attention, attention, num_heads), mlp, norm, layer_scale)
+        parts = BlockParts(dim, depth, partial(_attention, attention, num_heads), mlp, norm, layer_scale, first_weights=first_weights)
         self._make_block, self._make_bias = partial(_make_block, block, parts, drop_path), None if share_bias else bias
         self.blocks = nn.ModuleList(build(partial(self._make_block, number), num_experts) for number in range(depth))
         self.input_norm = self._norm(norm) if norm_at == "input" else None
@@ -133,7 +137,7 @@ class Encoder(Recorded, nn.Module):
         self.convolution = convolution(dim) if convolution else None
         self.bias = bias(num_heads) if bias and share_bias else None  # one for all layers; else each has its own
         special = int(class_token) + num_registers
-        self.special = SpecialTokens(dim, special, special_positions) if special else None
+        self.special = SpecialTokens(dim, special, special_positions, first_weights) if special else None
         for number, layer in enumerate(self.blocks, start=1):
             layer.initialize(number)
         if not first_norm:

@@ -5,6 +5,7 @@ Letters in shapes: m predicted tokens, d width, k fields, t width of a predicted
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -12,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from multimodal.nn.block import initialize_linear
+from multimodal.nn.first_weights import FirstWeights, initialize_linear
 from multimodal.nn.mlp import ACTIVATIONS, Activation
 from multimodal.recorded import Recorded
 
@@ -63,6 +64,7 @@ class PredictionHead(TokenHead):
         norm: builds the norm of a hidden layer from its width; None: no hidden layer.
         hidden_bias: whether the hidden layer has a bias. ModernBERT: no.
         act: activation of the hidden layer.
+        first_weights: how linear layers start, as in ``Encoder``. BEiT: "clipped_normal".
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class PredictionHead(TokenHead):
         norm: Callable[[int], nn.Module] | None = None,
         hidden_bias: bool = True,
         act: Activation = "gelu",
+        first_weights: FirstWeights = "normal",
     ) -> None:
         super().__init__()
         weights = torch.tensor(vocab_sizes if field_weights is None else field_weights, dtype=torch.float32)
@@ -82,7 +85,7 @@ class PredictionHead(TokenHead):
         self.hidden = nn.Sequential(nn.Linear(dim, dim, bias=hidden_bias), ACTIVATIONS[act](), norm(dim)) if norm else nn.Identity()
         self.proj = nn.Linear(dim, sum(vocab_sizes))
         self.register_buffer("field_weights", weights / weights.sum(), persistent=False)
-        self.apply(initialize_linear)
+        self.apply(partial(initialize_linear, first_weights=first_weights))
 
     def forward(self, hidden: Float[Tensor, "m d"]) -> tuple[Tensor, ...]:
         """Return the logits of each field, ``(m, vocab_size)``."""
@@ -118,12 +121,15 @@ class RegressionHead(TokenHead):
         loss: of a token: the "mse", the mean over the vector of squared differences (MAE); "smooth_l1" (data2vec); or "cosine", one less
             the cosine of the angle between the two (EVA, https://arxiv.org/abs/2211.07636).
         beta: where "smooth_l1" turns from a square to a straight line. data2vec: 2.
+        first_weights: how the layer starts, as in ``Encoder``. MAE: "xavier_uniform".
 
     Raises:
         ValueError: an unknown loss, or several sizes.
     """
 
-    def __init__(self, dim: int, sizes: Sequence[int], loss: Distance = "mse", beta: float = 2.0) -> None:
+    def __init__(
+        self, dim: int, sizes: Sequence[int], loss: Distance = "mse", beta: float = 2.0, first_weights: FirstWeights = "normal"
+    ) -> None:
         super().__init__()
         if loss not in get_args(Distance):
             raise ValueError(f"loss must be one of {', '.join(get_args(Distance))}, got {loss!r}.")
@@ -131,7 +137,7 @@ class RegressionHead(TokenHead):
             raise ValueError(f"a vector has one width, got {tuple(sizes)}: several fields of ids are predicted by a PredictionHead.")
         self.loss, self.beta = loss, beta
         self.proj = nn.Linear(dim, sizes[0])
-        self.apply(initialize_linear)
+        self.apply(partial(initialize_linear, first_weights=first_weights))
 
     def forward(self, hidden: Float[Tensor, "m d"]) -> Float[Tensor, "m t"]:
         """Return the vectors."""

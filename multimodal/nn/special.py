@@ -12,6 +12,8 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from multimodal.nn.first_weights import FirstWeights, initialize_vectors
+
 
 class WithSpecial(NamedTuple):
     """Tokens with the special ones of their sequences before all others.
@@ -40,15 +42,16 @@ class SpecialTokens(nn.Module):
         dim: width.
         count: how many, the class token included.
         positions: whether they have learned positions of their own, to be added (ViT, MAE).
+        first_weights: how they start.
     """
 
-    def __init__(self, dim: int, count: int, positions: bool = False) -> None:
+    def __init__(self, dim: int, count: int, positions: bool = False, first_weights: FirstWeights = "normal") -> None:
         super().__init__()
         self.count = count
         self.tokens = nn.Parameter(torch.empty(count, dim))
         self.positions = nn.Parameter(torch.empty(count, dim)) if positions else None
         for parameter in self.parameters():
-            nn.init.trunc_normal_(parameter, std=0.02)
+            initialize_vectors(parameter, first_weights)
 
     def vectors(self) -> Float[Tensor, "p d"]:
         """Return the tokens of a sequence."""

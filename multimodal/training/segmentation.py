@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
@@ -33,6 +33,8 @@ from multimodal.training.segmentation_scores import SegmentationScores
 from multimodal.training.sliding_window import SlidingWindow, at_size
 
 NO_CLASS = -1
+EARLY = 50
+"""Training batches after which masks are missed; an epoch may have fewer."""
 SHARES = {4: (1 / 3, 1 / 2, 2 / 3, 1.0)}  # of the depth, at which four layers are read: 3, 5, 7, 11 of 12 and 7, 11, 15, 23 of 24 (BEiT)
 
 
@@ -62,7 +64,7 @@ class SemanticSegmentation(EncoderTraining):
 
     Raises:
         ValueError: a setting outside its range, or parts that do not fit each other; in training, a class that the head has no place for,
-            or no labelled pixel in a whole epoch.
+            or no labelled pixel in the first 50 batches, or in a whole epoch.
     """
 
     def __init__(
@@ -92,7 +94,7 @@ class SemanticSegmentation(EncoderTraining):
             raise ValueError(f"class_names has {len(names)} names, the head's num_classes is {self.head.num_classes}.")
         shown = {"train": None, "val": names, "test": names}
         self.scores = nn.ModuleDict({f"{stage}_scores": SegmentationScores(self.head.num_classes, own) for stage, own in shown.items()})
-        self._labelled = 0  # pixels of this epoch
+        self._labelled, self._batches = 0, 0  # pixels of this epoch, and batches of the first
         self._written = 0
         self._check_parts()
 
@@ -204,17 +206,31 @@ class SemanticSegmentation(EncoderTraining):
         # what comes after the last layer that is read; of embeddings in use, the vector of the mask
         return [self.modalities, self.encoder] if batch.items else [self.modalities, self.head]
 
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Log scores; after the first batches, refuse to go on without labels.
+
+        Raises:
+            ValueError: no pixel had a label so far.
+        """
+        super().on_train_batch_end(outputs, batch, batch_idx)
+        self._batches += 1
+        if self._batches == EARLY:
+            self._check_labelled(f"the first {EARLY} training batches")
+
     def on_train_epoch_end(self) -> None:
         """Refuse to go on without labels.
 
         Raises:
             ValueError: no pixel of the epoch had a label.
         """
+        self._check_labelled("the epoch")
+        self._labelled, self._batches = 0, EARLY  # what the first batches had to show, the epoch has shown
+
+    def _check_labelled(self, where: str) -> None:
         count = self.trainer.strategy.reduce(torch.tensor(float(self._labelled), device=self.device), reduce_op="sum")
-        self._labelled = 0
         if not count:
             fields = ", ".join(cast(LabelledTransform, self.modality.transform).label_extensions)
-            raise ValueError(f"no pixel of the epoch has a label: do the shards hold masks in a field {fields}?")
+            raise ValueError(f"no pixel of {where} has a label: do the shards of the training split hold masks in a field {fields}?")
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, tuple[list[str], Tensor]]:
         """Write the classes of each image to ``RUN/predictions/<modality>/<key>.png``."""

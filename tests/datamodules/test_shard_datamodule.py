@@ -192,8 +192,10 @@ def test_user_errors_are_clear(make_module, make_shards, transforms, tmp_path):
         make_module(tmp_path / "none").setup()
     with pytest.raises(ValueError, match="transforms is empty"):
         ShardDataModule(str(folder)).setup()
-    with pytest.raises(ValueError, match=r"no samples of split 'val' in .*; splits there: train"):
+    with pytest.raises(ValueError, match=r"no samples of split 'val' in .*; splits there: train. .*: --data.init_args.val_split null\.$"):
         make_module(folder).val_dataloader()
+    with pytest.raises(ValueError, match=r"no samples of split 'test' in .*; splits there: train\.$"):
+        make_module(folder).test_dataloader()
     with pytest.raises(ValueError, match="split 'train' has 40 samples, too few for a batch of 64"):
         make_module(folder, batch_size=64, drop_last=True).train_dataloader()
     assert make_module(folder, val_split=None).val_dataloader() == []

@@ -54,11 +54,11 @@ def model(make_model):
     return model
 
 
-def fit(folder, model, data, *callbacks, loggers=False, **settings):
+def trainer_in(folder, *callbacks, max_epochs=EPOCHS, loggers=False, **settings) -> L.Trainer:
     quiet = {"enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
-    trainer = L.Trainer(
+    return L.Trainer(
         accelerator="cpu",
-        max_epochs=EPOCHS,
+        max_epochs=max_epochs,
         callbacks=list(callbacks),
         default_root_dir=folder,
         logger=loggers,
@@ -66,8 +66,10 @@ def fit(folder, model, data, *callbacks, loggers=False, **settings):
         **quiet,
         **settings,
     )
-    trainer.fit(model, datamodule=data)
-    return trainer
+
+
+def fit(folder, model, data, *callbacks, **settings) -> None:
+    trainer_in(folder, *callbacks, **settings).fit(model, datamodule=data)
 
 
 def rows_of(folder) -> list[dict[str, str]]:
@@ -122,39 +124,23 @@ def data_labels(data) -> list[int]:
 
 def test_a_run_that_goes_on_adds_no_row_and_replaces_what_it_probes_again(tmp_path, make_model, data):
     probe = {"modality": "picture", "labels_per_class": (2,), "draws": 1}
-    quiet = {
-        "accelerator": "cpu",
-        "default_root_dir": tmp_path,
-        "logger": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-    }
-    first = L.Trainer(max_epochs=1, callbacks=[LabelProbe(**probe)], enable_checkpointing=False, **quiet)
+    first = trainer_in(tmp_path, LabelProbe(**probe), max_epochs=1)
     first.fit(make_model(), datamodule=data)
     first.save_checkpoint(tmp_path / "first.ckpt")
     before = rows_of(tmp_path)
     assert [row["step"] for row in before] == ["0", "0", "2", "2"]
     for _ in range(2):  # the second continues from the same place, as after a kill
-        trainer = L.Trainer(max_epochs=2, callbacks=[LabelProbe(**probe)], enable_checkpointing=False, **quiet)
+        trainer = trainer_in(tmp_path, LabelProbe(**probe), max_epochs=2)
         trainer.fit(make_model(), datamodule=data, ckpt_path=tmp_path / "first.ckpt")
         rows = rows_of(tmp_path)
         assert [row["step"] for row in rows] == ["0", "0", "2", "2", "4", "4"] and rows[:4] == before
 
 
 def test_a_run_that_goes_on_is_not_probed_where_it_stopped(tmp_path, make_model, data):
-    quiet = {
-        "accelerator": "cpu",
-        "default_root_dir": tmp_path,
-        "logger": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-    }
-    stopped = L.Trainer(max_epochs=1, enable_checkpointing=False, **quiet)
+    stopped = trainer_in(tmp_path, max_epochs=1)
     stopped.fit(make_model(), datamodule=data)
     stopped.save_checkpoint(tmp_path / "first.ckpt")
-    trainer = L.Trainer(
-        max_epochs=2, callbacks=[LabelProbe("picture", labels_per_class=(2,), draws=1)], enable_checkpointing=False, **quiet
-    )
+    trainer = trainer_in(tmp_path, LabelProbe("picture", labels_per_class=(2,), draws=1), max_epochs=2)
     trainer.fit(make_model(), datamodule=data, ckpt_path=tmp_path / "first.ckpt")
     assert [row["step"] for row in rows_of(tmp_path)] == ["4", "4"]
 
@@ -213,6 +199,35 @@ def test_pictures_are_drawn_at_every_validation(tmp_path, model, data):
 
     events = EventAccumulator(str(tmp_path / "logs")).Reload()
     assert [event.step for event in events.Images("picture")] == [2, 4, 6]
+
+
+def test_pictures_come_from_as_many_batches_as_it_takes(tmp_path, model, mixed_samples):
+    single = Data([collate([sample]) for sample in mixed_samples * 2])
+    fit(tmp_path, model, single, PictureLogger(count=3), max_epochs=1)
+    whole = Data([collate(mixed_samples * 2)])
+    trainer_in(tmp_path / "whole", PictureLogger(count=3)).validate(model, datamodule=whole, verbose=False)
+    (first,), (second,) = (list(folder.glob("pictures/picture/*.png")) for folder in (tmp_path, tmp_path / "whole"))
+    grids = [np.asarray(Image.open(file)) for file in (first, second)]
+    assert grids[0].shape == grids[1].shape == (16 + 3 * 48 + 4 * 6, 4 * 48 + 5 * 6, 3)
+    assert np.array_equal(grids[0][22:, 6:54], grids[1][22:, 6:54])  # the same three items
+
+
+def test_a_model_that_draws_nothing_is_warned_of_once(tmp_path, make_model, data):
+    with pytest.warns(UserWarning, match="PictureLogger draws nothing: no modality has a renderer") as caught:
+        fit(tmp_path, make_model(), data, PictureLogger())
+    assert sum("PictureLogger" in str(warning.message) for warning in caught) == 1
+    assert not (tmp_path / "pictures").exists()
+
+
+def test_no_pictures_at_all_are_refused():
+    with pytest.raises(ValueError, match="count must be at least 1, got 0"):
+        PictureLogger(count=0)
+
+
+def test_a_grid_shows_the_columns_that_all_rows_have():
+    picture = torch.full((3, 8, 8), 9, dtype=torch.uint8)
+    rows = [{"image": picture, "masked": picture, "decoded": picture}, {"image": picture, "decoded": picture}]
+    assert picture_grid(rows).size == (2 * 8 + 3 * 6, 16 + 2 * 8 + 3 * 6)
 
 
 def test_a_grid_places_pictures_of_different_sizes_without_overlap():

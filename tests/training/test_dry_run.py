@@ -41,7 +41,7 @@ def test_the_check_draws_no_random_numbers(monkeypatch):
         ({"patch": 8}, "DiscreteVAE gives 16 ids where PatchEmbed gives 4 tokens for 1 items"),
         ({"second": 8}, "DiscreteVAE gives 4 ids where PatchEmbed gives 16 tokens for 1 items"),
         ({"size": 18, "layers": 1}, "images of 18 x 18 pixels cannot be cut into patches of 4 x 4"),
-        ({"renderer": PatchGridRenderer((7, 7))}, r"grid \(7, 7\) does not fit an image of 16 tokens"),
+        ({"renderer": PatchGridRenderer((7, 7))}, r"the renderer's grid \(7, 7\) does not fit an image of 16 tokens"),
     ],
 )
 def test_parts_that_do_not_are_refused(settings, expected):

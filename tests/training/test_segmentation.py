@@ -236,8 +236,29 @@ def test_items_without_labels_are_refused():
 
 
 def test_an_epoch_without_a_labelled_pixel_stops():
-    with pytest.raises(ValueError, match=r"no pixel of the epoch has a label: do the shards hold masks in a field mask\.png"):
+    message = r"no pixel of the epoch has a label: do the shards of the training split hold masks in a field mask\.png"
+    with pytest.raises(ValueError, match=message):
         fit(build(), [[sample(0, labelled=0.0), sample(1, labelled=0.0)]])
+
+
+@pytest.mark.parametrize("accumulated", [1, 8])
+def test_a_split_without_masks_is_found_after_the_first_batches(accumulated):
+    model, bare = build(), [sample(0, labelled=0.0)]
+    with pytest.raises(ValueError, match="no pixel of the first 50 training batches has a label"):
+        fit(model, [bare] * 60, accumulate_grad_batches=accumulated)
+    assert model.trainer.fit_loop.epoch_loop.batch_progress.current.processed == 50
+
+
+def test_one_labelled_sample_among_the_first_batches_is_enough():
+    bare = [sample(0, labelled=0.0)]
+    fit(build(), [bare] * 49 + [[sample(1)]] + [bare] * 5)
+
+
+def test_the_first_batches_are_counted_in_the_first_epoch_only():
+    bare, model = [sample(0, labelled=0.0)], build()
+    batches = loader([bare] * 30 + [[sample(1)]])
+    L.Trainer(max_epochs=2, **QUIET).fit(model, batches)  # the 50th batch stands before any label of its epoch
+    assert model.trainer.global_step == 62
 
 
 class NoGrid(PatchEmbed):

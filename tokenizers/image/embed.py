@@ -12,7 +12,7 @@ from einops import rearrange
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
-from multimodal.nn import SinCosPosition2d
+from multimodal.nn import FirstWeights, SinCosPosition2d, initialize_linear, initialize_vectors
 from multimodal.protocols import Embed, Tokens
 
 
@@ -26,6 +26,11 @@ class PatchEmbed(Embed):
         mean: subtracted from pixels scaled to [0, 1]; one number for all channels or one each. BEiT on ImageNet-22k: 0.5.
         std: divides after that.
         position: builds the positions from the width; called with ``(n, 2)`` rows and columns. None: positions enter in the encoder (BEiT).
+        first_weights: how the linear layer and the mask token start, as in ``Encoder``: with "xavier_uniform" (MAE) patches do not drown in
+            the positions. BEiT: "clipped_normal".
+
+    Raises:
+        ValueError: unknown ``first_weights``.
     """
 
     def __init__(
@@ -36,6 +41,7 @@ class PatchEmbed(Embed):
         mean: Sequence[float] = (0.5,),
         std: Sequence[float] = (0.5,),
         position: Callable[[int], nn.Module] | None = SinCosPosition2d,
+        first_weights: FirstWeights = "xavier_uniform",
     ) -> None:
         super().__init__()
         self.patch_size = patch_size
@@ -44,9 +50,8 @@ class PatchEmbed(Embed):
         self.mask_token = nn.Parameter(torch.zeros(dim))
         self.register_buffer("mean", torch.tensor(mean).expand(channels).repeat_interleave(patch_size**2), persistent=False)
         self.register_buffer("std", torch.tensor(std).expand(channels).repeat_interleave(patch_size**2), persistent=False)
-        nn.init.xavier_uniform_(self.proj.weight)  # as MAE: patches must not drown in the positions
-        nn.init.zeros_(self.proj.bias)
-        nn.init.trunc_normal_(self.mask_token, std=0.02)
+        initialize_linear(self.proj, first_weights)
+        initialize_vectors(self.mask_token, first_weights)
 
     def tokens(self, values: Shaped[Tensor, "b c height width"], lengths: Tensor | None = None) -> Tokens:
         """Cut images, with values of 0 to 255, into patches, row by row.

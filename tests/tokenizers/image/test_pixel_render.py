@@ -54,7 +54,9 @@ def test_what_cannot_be_drawn_is_refused():
     image, truth, masked, _ = pictures(TokenValues())
     with pytest.raises(ValueError, match=r"draws predicted pixels \(target: TokenValues\), not the ids of a DiscreteVAE"):
         PixelRenderer((2, 2)).render(DiscreteVAE(num_tokens=4, num_layers=2, width=4, codebook_dim=4), image, truth, truth, masked)
-    with pytest.raises(ValueError, match=r"grid \(14, 14\) does not fit an image of 4 tokens"):
+    with pytest.raises(
+        ValueError, match=r"the renderer's grid \(14, 14\) does not fit an image of 4 tokens: set the grid of the PixelRenderer"
+    ):
         PixelRenderer().render(TokenValues(), image, truth, truth, masked)
     with pytest.raises(ValueError, match="what a Places asks for are no values of tokens, which could be drawn"):
         PixelRenderer((2, 2)).render(Places((2, 2)), image, truth, truth, masked)
@@ -83,5 +85,7 @@ def test_a_wrong_grid_is_told_before_any_data_is_read():
         decoder=partial(Decoder, width=8, depth=1, num_heads=2),
         renderer=PixelRenderer(),
     )
-    with pytest.raises(ValueError, match=r"modality 'picture' do not fit each other: grid \(14, 14\) does not fit an image of 16 tokens"):
+    with pytest.raises(
+        ValueError, match=r"modality 'picture' do not fit each other: the renderer's grid \(14, 14\) does not fit an image of 16 tokens"
+    ):
         MaskedPretraining(Encoder(dim=16, depth=1, num_heads=2), {"picture": modality})

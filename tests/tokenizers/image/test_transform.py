@@ -7,12 +7,13 @@ import zlib
 import numpy as np
 import pytest
 import torch
+from einops import reduce
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from torch.nn import functional as F
 
-from multimodal.tokenizers.image import ImageTransform
+from multimodal.tokenizers.image import DalleTokenizer, ImageTransform, PatchEmbed
 
 PLAIN = {"flip": 0.0, "jitter": 0.0}
 
@@ -56,6 +57,23 @@ def test_both_views_show_the_same_crop(seed, width, height, train, jitter):
     assert item.values.shape == (3, 16, 16) and item.tokenizer_values.shape == (3, 32, 32)
     reduced = F.avg_pool2d(item.tokenizer_values.float(), 2)
     assert (reduced - item.values.float()).abs().max() <= 4
+
+
+@pytest.mark.parametrize("flip", [0.0, 1.0])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_patch_and_its_id_are_of_one_place_at_the_published_sizes(flip, seed):
+    """BEiT: patches of 16 in 224 pixels, and ids of stride 8 in 112, lie on one grid of 14 x 14."""
+    transform = ImageTransform(size=224, tokenizer_size=112, scale=(0.3, 1.0), flip=flip, jitter=0.0)
+    item = transform(tensor(position_image(500, 400)), draw(seed), train=True)
+    patches = PatchEmbed(8, patch_size=16).tokens(item.values[None])
+    ids = DalleTokenizer(num_tokens=5, width=4, blocks_per_group=1, decoder=False).encode(item.tokenizer_values[None])
+    assert patches.grid == (14, 14) and len(ids) == len(patches.inputs) == 196
+    seen = reduce(patches.inputs.float(), "(h w) (c p) -> c h w", "mean", h=14, c=3)
+    told = reduce(item.tokenizer_values.float(), "c (h p) (w q) -> c h w", "mean", p=8, q=8)
+    assert (seen - told).abs().max() < 1
+    right, down = told[0].diff(dim=1), told[1].diff(dim=0)
+    assert (right.abs() > 4).all() and (down > 4).all()  # so that a neighbour's mean would not do
+    assert (right < 0).all() if flip else (right > 0).all()
 
 
 @settings(max_examples=40, deadline=None)
