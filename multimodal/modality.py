@@ -67,6 +67,13 @@ class Input(nn.Module):
         self.transform, self.expert = transform, expert
         self.embed = embed if isinstance(embed, Embed) else embed(dim)
         self.preparation = nn.ModuleList(preparation)
+        for source in self.sources:
+            self.embed.check_source(source)
+
+    @property
+    def sources(self) -> list[Transform | Preparation]:
+        """What makes the values, in order."""
+        return [self.transform, *(cast(Preparation, step) for step in self.preparation)]
 
     @torch.no_grad()
     def prepared(self, items: Items, train: bool) -> Items:
@@ -142,6 +149,8 @@ class Modality(Input):
         self.values_are_ids = tokenizer is None and target is None
         self.tokenizer = (tokenizer or _tokenizer_of(transform)).requires_grad_(False).eval() if target is None else None
         self.target = target
+        for source in self.sources if self.tokenizer is not None else ():
+            self.tokenizer.check_source(source)
         sizes = target.sizes(self.embed) if target is not None else self._vocab_sizes()
         self.decoder = decoder(dim) if decoder else None
         width = dim if self.decoder is None else self.decoder.width

@@ -148,6 +148,17 @@ class LabelledTransform(Transform):
         return self.labelled(decoded, None, generator, train)
 
 
+class Preparation(nn.Module, ABC):
+    """A change of all items of a modality at once, where the batch lies: features of a signal, or augmentation."""
+
+    keeps_ids: ClassVar[bool] = False
+    """Whether ids that were made of the items before it are still theirs."""
+
+    @abstractmethod
+    def forward(self, items: Items, train: bool) -> Items:
+        """Return the changed items; what is drawn is a function of the items' seeds, and drawn only when ``train``."""
+
+
 class Tokenizer(nn.Module, ABC):
     """Values <-> ids of a finite vocabulary. A token has one id, or one id for each of several fields."""
 
@@ -173,6 +184,13 @@ class Tokenizer(nn.Module, ABC):
     @abstractmethod
     def fingerprint(self) -> str:
         """Return a hash (hex) of class, settings and weights: tokenizers with equal fingerprints give equal ids."""
+
+    def check_source(self, source: Transform | Preparation) -> None:
+        """Look whether its settings suit what makes the values; nothing by default.
+
+        Raises:
+            ValueError: they do not.
+        """
 
 
 class Target(nn.Module, ABC):
@@ -255,6 +273,13 @@ class Embed(Recorded, nn.Module, ABC):
     def forward(self, tokens: Tokens, shown_as_mask: Tensor | None = None) -> Tensor:
         """Return ``(n, d)``; tokens where ``shown_as_mask`` (``(n,)`` bool) is True appear as the mask, with their position."""
 
+    def check_source(self, source: Transform | Preparation) -> None:
+        """Look whether its settings suit what makes the values; nothing by default.
+
+        Raises:
+            ValueError: they do not.
+        """
+
     def example(self) -> Item | None:
         """Return an item to trace an exported model with, where no transform says what items look like; None: there is none to be had."""
         return None
@@ -267,17 +292,6 @@ class Embed(Recorded, nn.Module, ABC):
         item = tokens.item
         starts = (tokens.lengths.cumsum(0) - tokens.lengths)[item]
         return tokens.inputs[starts + (noise * tokens.lengths[item]).long()]
-
-
-class Preparation(nn.Module, ABC):
-    """A change of all items of a modality at once, where the batch lies: features of a signal, or augmentation."""
-
-    keeps_ids: ClassVar[bool] = False
-    """Whether ids that were made of the items before it are still theirs."""
-
-    @abstractmethod
-    def forward(self, items: Items, train: bool) -> Items:
-        """Return the changed items; what is drawn is a function of the items' seeds, and drawn only when ``train``."""
 
 
 class Masking(ABC):

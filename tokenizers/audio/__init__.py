@@ -4,6 +4,7 @@ from multimodal.tokenizers.audio.beats import BeatsTokenizer
 from multimodal.tokenizers.audio.decode import AudioLimits, decode_audio
 from multimodal.tokenizers.audio.embed import NormedProjection, SpectrogramEmbed
 from multimodal.tokenizers.audio.features import LogMel
+from multimodal.tokenizers.audio.preparation import CircularShift, RandomGain, SpecAugment, Spectrograms
 from multimodal.tokenizers.audio.random_projection import RandomProjectionTokenizer
 from multimodal.tokenizers.audio.spectrogram import SpectrogramTransform
 from multimodal.tokenizers.audio.transform import AudioTransform
@@ -13,11 +14,15 @@ __all__ = [
     "AudioLimits",
     "AudioTransform",
     "BeatsTokenizer",
+    "CircularShift",
     "LogMel",
     "NormedProjection",
+    "RandomGain",
     "RandomProjectionTokenizer",
+    "SpecAugment",
     "SpectrogramEmbed",
     "SpectrogramTransform",
+    "Spectrograms",
     "WaveformEmbed",
     "decode_audio",
 ]

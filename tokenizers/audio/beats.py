@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from multimodal.protocols import Embed
+from multimodal.protocols import Embed, Preparation, Transform
 from multimodal.tokenizers.pretrained import PretrainedTokenizer
 from multimodal.tokenizers.quantizers.nearest import nearest_code
 
@@ -46,6 +46,10 @@ class BeatsTokenizer(PretrainedTokenizer):
     def vocab_sizes(self) -> tuple[int, ...]:
         """One field of ``num_codes`` ids."""
         return (self.num_codes,)
+
+    def check_source(self, source: Transform | Preparation) -> None:
+        """Refuse statistics of another gain than that of the spectrograms; see ``check_statistics``."""
+        self.embed.check_source(source)
 
     def encode(self, values: Float[Tensor, "*f m"], lengths: Int[Tensor, " b"] | None = None) -> Int[Tensor, " n"]:
         """Return the id of each patch, in the order of the embedding's tokens.

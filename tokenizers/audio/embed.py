@@ -12,7 +12,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from multimodal.nn import LayerNorm, SinCosPosition2d
-from multimodal.protocols import Embed, Tokens
+from multimodal.protocols import Embed, Preparation, Tokens, Transform
+from multimodal.tokenizers.audio.features import check_statistics
 from multimodal.tokenizers.audio.patches import cut_patches
 
 
@@ -81,6 +82,10 @@ class SpectrogramEmbed(Embed):
         self.mask_token = nn.Parameter(torch.zeros(dim))
         self.proj.apply(_initialize)
         nn.init.trunc_normal_(self.mask_token, std=0.02)
+
+    def check_source(self, source: Transform | Preparation) -> None:
+        """Refuse statistics of another gain than that of the spectrograms; see ``check_statistics``."""
+        check_statistics(self.mean, source)
 
     def tokens(self, values: Float[Tensor, "*f m"], lengths: Int[Tensor, " b"] | None = None) -> Tokens:
         """Cut spectrograms into patches.

@@ -1,6 +1,6 @@
 """Waveforms -> log-mel spectrograms, as Kaldi computes them.
 
-Letters in shapes: n samples, f frames, w samples of a frame, k frequencies, m mel bins.
+Letters in shapes: b sounds, n samples, f frames, w samples of a frame, k frequencies, m mel bins.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import math
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -17,6 +17,10 @@ FRAME_MS, HOP_MS = 25, 10
 LOWEST_HZ = 20.0
 PRE_EMPHASIS = 0.97
 LEAST_ENERGY = torch.finfo(torch.float32).eps
+BLOCK = 512
+"""Frames that are transformed at a time on a CPU: a megabyte, which stays in its cache."""
+LOUDEST_MEAN = 5.0
+"""Of a spectrogram with gain 1, at most: that of white noise at full scale is 3.7."""
 FULL_SCALE = 2.0**15
 """Largest sample of 16 bits: what BEATs multiplies waveforms of -1 to 1 by."""
 
@@ -63,20 +67,77 @@ class LogMel:
         """Return the fewest samples that make so many frames."""
         return 0 if num_frames < 1 else self.frame + (num_frames - 1) * self.hop
 
-    def __call__(self, samples: Float[Tensor, " n"]) -> Float[Tensor, "f m"]:
-        """Return the spectrogram of a waveform.
+    def frame_counts(self, lengths: Int[Tensor, " b"]) -> Int[Tensor, " b"]:
+        """Return the number of whole frames of sounds of so many samples."""
+        return ((lengths - self.frame).div(self.hop, rounding_mode="floor") + 1).clamp(min=0)
+
+    def __call__(self, samples: Float[Tensor, " n"], lengths: Int[Tensor, " b"] | None = None) -> Float[Tensor, "f m"]:
+        """Return the spectrogram of a waveform, or those of several, end to end.
+
+        Args:
+            samples: of all sounds, end to end, on any device.
+            lengths: samples of each; None: there is one.
 
         Raises:
-            ValueError: the waveform is shorter than a frame.
+            ValueError: a waveform is shorter than a frame.
         """
-        if len(samples) < self.frame:
-            raise ValueError(f"a sound of {len(samples)} samples is shorter than a frame of {self.frame}.")
-        frames = (samples * self.gain).unfold(0, self.frame, self.hop)  # f w
-        frames = frames - frames.mean(1, keepdim=True)
-        before = F.pad(frames[None], (1, 0), mode="replicate")[0, :, :-1]
-        windowed = (frames - PRE_EMPHASIS * before) * self.window
-        energies = torch.fft.rfft(windowed, self.transform_size).abs().square()  # f k
-        return (energies @ self.bands.T).clamp(min=LEAST_ENERGY).log()
+        lengths = torch.tensor([len(samples)], device=samples.device) if lengths is None else lengths
+        if len(lengths) and int(lengths.min()) < self.frame:
+            raise ValueError(f"a sound of {int(lengths.min())} samples is shorter than a frame of {self.frame}.")
+        starts, x = self._starts(lengths), samples.float() * self.gain
+        made = x.new_empty(len(starts), self.num_bins)
+        if not len(starts):
+            return made
+        window, bands = self.window.to(x.device), self.bands.T.contiguous().to(x.device)
+        for block, out in zip(starts.split(self._block(x)), made.split(self._block(x)), strict=True):
+            torch.matmul(self._energies(x, block, window), bands, out=out)
+        return made.clamp_(min=LEAST_ENERGY).log_()
+
+    def _starts(self, lengths: Int[Tensor, " b"]) -> Int[Tensor, " f"]:
+        """Return the first sample of each frame."""
+        counts = self.frame_counts(lengths)
+        item = torch.repeat_interleave(counts)
+        number = torch.arange(len(item), device=lengths.device) - (counts.cumsum(0) - counts)[item]
+        return (lengths.cumsum(0) - lengths)[item] + number * self.hop
+
+    def _block(self, x: Tensor) -> int:
+        return BLOCK if x.device.type == "cpu" else 2**20
+
+    def _energies(self, x: Float[Tensor, " n"], starts: Int[Tensor, " f"], window: Float[Tensor, " w"]) -> Float[Tensor, "f k"]:
+        """Return the energy of each frequency in the frames that begin at ``starts``."""
+        frames = x.unfold(0, self.frame, 1)[starts]  # f w
+        frames -= frames.mean(1, keepdim=True)
+        emphasised = frames.new_zeros(len(frames), self.transform_size)
+        before = frames * PRE_EMPHASIS
+        torch.sub(frames[:, 1:], before[:, :-1], out=emphasised[:, 1 : self.frame])
+        emphasised[:, 0] = frames[:, 0] - before[:, 0]  # the sample before the first is taken to be the same
+        emphasised[:, : self.frame] *= window
+        spectrum = torch.fft.rfft(emphasised)
+        return (spectrum.real * spectrum.real).addcmul_(spectrum.imag, spectrum.imag)
+
+
+def check_statistics(mean: float, source: object) -> None:
+    """Look whether the mean of spectrograms can be that of the ``features`` of what makes them, if it has any.
+
+    A gain adds twice its logarithm to every value, so statistics of spectrograms with gain 1 (AST, AudioMAE, EAT) and with 2^15 (BEATs) are
+    20.8 apart: an input normalised by the wrong ones is lost. A mean must lie between that of silence and ``LOUDEST_MEAN``.
+
+    Args:
+        mean: what is subtracted.
+        source: a transform or a preparation.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    features = getattr(source, "features", None)
+    if not isinstance(features, LogMel):
+        return
+    raised = 2 * math.log(features.gain)
+    if not math.log(LEAST_ENERGY) <= mean - raised <= LOUDEST_MEAN:
+        raise ValueError(
+            f"mean {mean:g} is not of spectrograms with gain {features.gain:g}, whose means lie in [{math.log(LEAST_ENERGY) + raised:.1f}, "
+            f"{LOUDEST_MEAN + raised:.1f}]: take mean and std of the same front end (BEATs: gain 32768, AST and AudioMAE: gain 1)."
+        )
 
 
 def mel_bands(num_bins: int, transform_size: int, sample_rate_hz: int) -> Float[Tensor, "m k"]:

@@ -12,6 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from multimodal.protocols import Preparation, Transform
+from multimodal.tokenizers.audio.features import check_statistics
 from multimodal.tokenizers.audio.patches import cut_patches
 from multimodal.tokenizers.pretrained import PretrainedTokenizer
 from multimodal.tokenizers.quantizers.nearest import nearest_code
@@ -68,6 +70,10 @@ class RandomProjectionTokenizer(PretrainedTokenizer):
     def vocab_sizes(self) -> tuple[int, ...]:
         """One field of ``num_codes`` ids."""
         return (self.num_codes,)
+
+    def check_source(self, source: Transform | Preparation) -> None:
+        """Refuse statistics of another gain than that of the spectrograms; see ``check_statistics``."""
+        check_statistics(self.mean, source)
 
     def encode(self, values: Float[Tensor, "*f m"], lengths: Int[Tensor, " b"] | None = None) -> Int[Tensor, " n"]:
         """Return the id of each patch, first those of the first frames.

@@ -40,6 +40,22 @@ def test_the_fewest_samples_make_so_many_frames(frames):
     assert features.num_frames(samples) == frames and features.num_frames(samples - 1) == frames - 1
 
 
+def test_sounds_end_to_end_are_as_each_alone():
+    features, lengths = LogMel(), [16_000, 400, 9_999]
+    samples = [SOUNDS["noise"][:length] for length in lengths]
+    together = features(torch.cat(samples), torch.tensor(lengths))
+    assert features.frame_counts(torch.tensor([*lengths, 399])).tolist() == [98, 1, 60, 0]
+    torch.testing.assert_close(together, torch.cat([features(own) for own in samples]), atol=1e-5, rtol=1e-5)
+    assert features(torch.zeros(0), torch.zeros(0, dtype=torch.int64)).shape == (0, 128)
+
+
+def test_values_are_no_further_from_exact_ones_than_kaldis():
+    sound = SOUNDS["noise"]
+    exact = fbank((sound.double() * 2**15)[None], num_mel_bins=128, sample_frequency=16_000, dither=0.0)
+    theirs = fbank((sound * 2**15)[None], num_mel_bins=128, sample_frequency=16_000, dither=0.0)
+    assert (LogMel()(sound) - exact).abs().max() <= (theirs - exact).abs().max() * 1.05
+
+
 def test_gain_adds_its_logarithm():
     quiet, loud = LogMel(gain=1.0)(SOUNDS["noise"]), LogMel()(SOUNDS["noise"])
     heard = loud > 0
