@@ -234,6 +234,9 @@ class Target(nn.Module, ABC):
 class Teacher(nn.Module, ABC):
     """A frozen model whose features of the tokens of an item are to be predicted, or to be turned into codes."""
 
+    of_items: bool = False
+    """Whether it gives one feature for each item instead of one for each of its tokens."""
+
     @property
     @abstractmethod
     def dim(self) -> int:

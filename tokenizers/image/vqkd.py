@@ -13,10 +13,10 @@ from typing import ClassVar
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from multimodal.nn import Attention, Encoder, Frozen, LearnedPosition, Mlp
 from multimodal.protocols import Teacher
+from multimodal.tokenizers.distillation import distillation_loss, teacher_width
 from multimodal.tokenizers.image.embed import PatchEmbed
 from multimodal.tokenizers.pretrained import TokenizerLoss, TrainableTokenizer
 from multimodal.tokenizers.quantizers import Codebook, Quantizer
@@ -75,7 +75,7 @@ class VqKdTokenizer(TrainableTokenizer):
         teacher: Teacher | None = None,
     ) -> None:
         super().__init__()
-        teacher_dim = _teacher_dim(teacher, teacher_dim)
+        teacher_dim = teacher_width(teacher, teacher_dim)
         self.init_args = self.init_args | {"teacher_dim": teacher_dim}  # what is saved has no teacher to ask
         self.grid, self.patch_size = (grid[0], grid[1]), patch_size
         position = partial(LearnedPosition, size=self.grid)
@@ -134,8 +134,7 @@ class VqKdTokenizer(TrainableTokenizer):
         wanted = self.teacher_features(values)
         quantized = self.quantizer.quantize(self.code_vectors(values).flatten(0, -2))
         made = self.features_of(quantized.vectors.unflatten(0, (len(values), -1))).flatten(0, 1)
-        distillation = (1 - F.cosine_similarity(made.float(), wanted, dim=-1)).mean()
-        return TokenizerLoss(distillation + quantized.loss, quantized.ids, {"distillation": distillation, **quantized.parts})
+        return distillation_loss(made, wanted, quantized)
 
     def teacher_features(self, values: UInt8[Tensor, "b c height width"]) -> Float[Tensor, "n t"]:
         """Return the teacher's features of the patches, row by row, image after image.
@@ -180,12 +179,3 @@ def _quantizer(builder: Callable[[int], Quantizer] | None, num_codes: int | None
     if builder is None or num_codes is not None:
         raise ValueError(f"num_codes must be None exactly where there is a quantizer, which says it itself; got {num_codes}.")
     return builder(code_dim)
-
-
-def _teacher_dim(teacher: Teacher | None, dim: int | None) -> int:
-    if teacher is None and dim is not None:
-        return dim
-    if teacher is None or dim not in (None, teacher.dim):
-        known = "there is no teacher to take it from" if teacher is None else f"the teacher's features have {teacher.dim} values"
-        raise ValueError(f"teacher_dim is {dim}, and {known}.")
-    return teacher.dim

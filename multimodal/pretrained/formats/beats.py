@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+import torch
+from torch import nn
 
 from multimodal.pretrained.checkpoint import Checkpoint
 from multimodal.pretrained.format import Format, ImportOptions, Part, Shapes, Written, count_layers
@@ -27,6 +28,7 @@ MAX_DISTANCE = 800
 FIXED = {"layer_norm_first": False, "deep_norm": True, "relative_position_embedding": True, "gru_rel_pos": True, "conv_bias": False}
 """What a BEATs may be configured to be, and all published ones are."""
 STATISTICS_OF_TRAINING = "numbers that only the training of the codebook needs"
+STARTED = "a released codebook was trained"
 LAYER = LayerNames(
     query="self_attn.q_proj",
     key="self_attn.k_proj",
@@ -256,23 +258,29 @@ class BeatsTokenizerFormat(Format):
             code_dim,
         )
         target.embed.mask_token.data.zero_()
-        ignored = {f"quantize.{name}": STATISTICS_OF_TRAINING for name in ("cluster_size", "embedding.cluster_size", "embedding.embed_avg")}
-        ignored["quantize.embedding.initted"] = STATISTICS_OF_TRAINING
-        return [Part(target, KeyMap(self.entries(sizes), ignored, {"embed.mask_token": NO_MASK}))]
+        target.quantizer.initialized.fill_(True)
+        ignored = {f"quantize.embedding.{name}": STATISTICS_OF_TRAINING for name in ("cluster_size", "embed_avg", "initted")}
+        return [Part(target, KeyMap(self.entries(sizes), ignored, {"embed.mask_token": NO_MASK, "quantizer.initialized": STARTED}))]
 
     def entries(self, sizes: Sizes) -> list[Entry]:
         """Return where the tensors are."""
         entries = encoder_entries(sizes, "embed") + pair("project.0", "quantize_layer.0") + pair("project.2", "quantize_layer.2")
-        return [*entries, same("codebook", "quantize.embedding.weight")]
+        return [*entries, same("quantizer.codes", "quantize.embedding.weight"), same("quantizer.usage", "quantize.cluster_size")]
 
     def write(self, model: nn.Module) -> Written:
-        """Write the tensors under ``model`` of a published file, but for what only training needs; its ``cfg`` is in the config."""
+        """Write the tensors under ``model`` of a published file, with new statistics of training; its ``cfg`` is in the config."""
         encoder, embed = model.encoder, model.embed
-        assert isinstance(encoder, Recorded) and isinstance(embed, Recorded) and isinstance(model.codebook, Tensor)
+        assert isinstance(encoder, Recorded) and isinstance(embed, Recorded)
         sizes = sizes_of(settings_of(encoder), settings_of(embed, ("dim",)))
-        codes, code_dim = model.codebook.shape
-        config = {"cfg": {**cfg_of(sizes), "quant_n": codes, "quant_dim": code_dim}}
-        return Written(KeyMap(self.entries(sizes)).to_theirs(model.state_dict()), config)
+        state = model.state_dict()
+        codes = state["quantizer.codes"]
+        beside = {
+            "cluster_size": torch.zeros(len(codes)),
+            "embed_avg": codes.clone(),
+            "initted": state["quantizer.initialized"].float().view(1),
+        }
+        tensors = KeyMap(self.entries(sizes)).to_theirs(state) | {f"quantize.embedding.{name}": x for name, x in beside.items()}
+        return Written(tensors, {"cfg": {**cfg_of(sizes), "quant_n": len(codes), "quant_dim": codes.shape[1]}})
 
     def holds(self, model: nn.Module) -> bool:
         """Return whether the model is such a tokenizer."""
