@@ -230,9 +230,8 @@ def _silence() -> None:
     warnings.filterwarnings("ignore", message=".*args parameter is intended to run from within Python.*")
     warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
     warnings.filterwarnings("ignore", message=".*using the WeightAveraging callback with a model that overrides.*")  # refused with shards
-    warnings.filterwarnings(
-        "ignore", message=".*overridden `on_before_batch_transfer` in `LightningModule`.*"
-    )  # it looks, and changes nothing
+    hooks = "on_(before|after)_batch_transfer"  # labels are looked at, items prepared: a model's affair, whatever the data module
+    warnings.filterwarnings("ignore", message=f".*overridden `{hooks}` in `LightningModule`.*")
     warnings.filterwarnings("ignore", category=FutureWarning, module="jsonargparse.*")
 
 
