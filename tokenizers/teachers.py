@@ -42,7 +42,7 @@ class EncoderTeacher(Teacher):
         if head is not None and head not in there:
             raise ValueError(f"{folder} has no head {head!r} with logits of whole items, only {there}.")
         self.model, self.modality, self.head, self.of_items = model, model.only_modality(modality), head, head is not None
-        self.layers = [] if layer is None else model.layer_indices([layer])
+        self.layers = () if layer is None else tuple(model.layer_indices([layer]))
 
     @property
     def dim(self) -> int:

@@ -63,6 +63,7 @@ class TokenizerTraining(L.LightningModule):
     ) -> None:
         super().__init__()
         self.tokenizer, self.transform, self.name, self.renderer, self.min_usage = tokenizer, transform, name, renderer, min_usage
+        tokenizer.check_source(transform)
         check_tokenizer(name, tokenizer, transform, renderer)
         self.make_optimizer, self.make_schedule = optimizer, schedule
         uses = {field: CodebookUse(size) for field, size in zip(tokenizer.field_names, tokenizer.vocab_sizes, strict=True)}
@@ -162,10 +163,16 @@ class TokenizerTraining(L.LightningModule):
         return float(scores["usage"])
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, tuple[list[str], Tensor]]:
-        """Return modality name -> keys and ids ``(items, tokens of an item, ...)``."""
+        """Return modality name -> keys and ids ``(items, tokens of an item, ...)``.
+
+        Raises:
+            ValueError: the items differ in length.
+        """
         if self._lacks_items(batch):
             return {}
         items = batch.items[self.name]
+        if items.lengths is not None:
+            raise ValueError("items of different lengths have no array of ids: `multimodal shards tokenize` stores them beside the data.")
         ids = self.tokenizer.encode(*items.for_tokenizer)
         return {self.name: ([batch.keys[i] for i in items.sample.tolist()], ids.unflatten(0, (len(items), -1)))}
 
@@ -180,12 +187,17 @@ class TokenizerTraining(L.LightningModule):
         if self.renderer is None or self._lacks_items(batch):
             return {}
         items = batch.items[self.name]
-        values = items.for_tokenizer[0][:count]
-        ids = self.tokenizer.encode(values).unflatten(0, (len(values), -1))
-        nothing = torch.zeros(ids.shape[1], dtype=torch.bool, device=ids.device)
-        drawn = [self.renderer.render(self.tokenizer, v, i, i, nothing) for v, i in zip(values, ids, strict=True)]
+        drawn = [self._drawn(items, number) for number in range(min(count, len(items)))]
         columns = [name for name in self.renderer.columns if self._says_something(name, drawn)]
         return {self.name: [{name: pictures[name] for name in columns} for pictures in drawn]}
+
+    def _drawn(self, items: Items, number: int) -> Mapping[str, Tensor]:
+        """Return the pictures of one item, encoded alone: only so it is known which ids of ragged items are whose."""
+        assert self.renderer is not None
+        values, *lengths = items.for_tokenizer
+        own = values[number] if not lengths else values.split(lengths[0].tolist())[number]
+        ids = self.tokenizer.encode(own, lengths[0][number : number + 1]) if lengths else self.tokenizer.encode(own[None])
+        return self.renderer.render(self.tokenizer, own, ids, ids, torch.zeros(len(ids), dtype=torch.bool, device=ids.device))
 
     def _says_something(self, name: str, drawn: list[Mapping[str, Tensor]]) -> bool:
         """Return whether a column is the first, the last, or another picture: with nothing hidden, masked and predicted ones are none."""
