@@ -5,6 +5,7 @@ Letters in shapes: b items, f frames, m mel bins, n patches of all items, q valu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from multimodal.nn import LayerNorm, SinCosPosition2d
 from multimodal.protocols import Embed, Preparation, Tokens, Transform
 from multimodal.tokenizers.audio.features import check_statistics
-from multimodal.tokenizers.audio.patches import cut_patches
+from multimodal.tokenizers.audio.patches import cut_patches, patch_shape
 
 
 class NormedProjection(nn.Module):
@@ -39,13 +40,14 @@ class NormedProjection(nn.Module):
 
 
 class SpectrogramEmbed(Embed):
-    """Square patches of a log-mel spectrogram through a linear layer (AST, https://arxiv.org/abs/2104.01778).
+    """Patches of a log-mel spectrogram through a linear layer (AST, https://arxiv.org/abs/2104.01778).
 
     Hidden patches become a learned mask token. Frames and bins that do not fill a patch are left out.
 
     Args:
         dim: width of the encoder.
-        patch_size: frames and bins of a patch.
+        patch_size: frames and bins of a patch: one number for both, or two. [1, 80] makes a token of each whole frame of 80 bins, as speech
+            models have them.
         stride: frames and bins from one patch to the next; None: ``patch_size``. AST: 10 and 10.
         frequency_first: whether all patches of a band stand together, the lowest band first, and coordinates are band and time (AST);
             instead of all patches of the same frames, with coordinates time and band (BEATs, AudioMAE, EAT).
@@ -61,7 +63,7 @@ class SpectrogramEmbed(Embed):
     def __init__(
         self,
         dim: int,
-        patch_size: int = 16,
+        patch_size: int | Sequence[int] = 16,
         stride: Sequence[int] | None = None,
         frequency_first: bool = False,
         mean: float = 15.41663,
@@ -70,18 +72,24 @@ class SpectrogramEmbed(Embed):
         position: Callable[[int], nn.Module] | None = SinCosPosition2d,
     ) -> None:
         super().__init__()
-        self.stride = (patch_size, patch_size) if stride is None else tuple(stride)
-        if patch_size < 1 or len(self.stride) != 2 or min(self.stride) < 1:
-            raise ValueError(f"patch_size and the two numbers of stride must be at least 1, got {patch_size} and {self.stride}.")
+        self.patch_shape = patch_shape(patch_size)
+        self.stride = self.patch_shape if stride is None else tuple(stride)
+        if len(self.stride) != 2 or min(self.stride) < 1:
+            raise ValueError(f"the two numbers of stride must be at least 1, got {self.stride}.")
         if std <= 0:
             raise ValueError(f"std must be positive, got {std}.")
-        self.patch_size, self.frequency_first = patch_size, frequency_first
+        self.frequency_first = frequency_first
         self.mean, self.std = mean, std
-        self.proj = nn.Linear(patch_size**2, dim) if projection is None else projection(patch_size**2, dim)
+        self.proj = nn.Linear(self.input_size, dim) if projection is None else projection(self.input_size, dim)
         self.position = position(dim) if position else None
         self.mask_token = nn.Parameter(torch.zeros(dim))
         self.proj.apply(_initialize)
         nn.init.trunc_normal_(self.mask_token, std=0.02)
+
+    @property
+    def input_size(self) -> int:
+        """How many numbers a patch has."""
+        return math.prod(self.patch_shape)
 
     def check_source(self, source: Transform | Preparation) -> None:
         """Refuse statistics of another gain than that of the spectrograms; see ``check_statistics``."""
@@ -97,7 +105,7 @@ class SpectrogramEmbed(Embed):
         Raises:
             ValueError: an item is smaller than a patch, or there are no lengths where they are needed.
         """
-        return cut_patches(values, lengths, self.patch_size, self.stride, self.frequency_first)
+        return cut_patches(values, lengths, self.patch_shape, self.stride, self.frequency_first)
 
     def forward(self, tokens: Tokens, shown_as_mask: Bool[Tensor, " n"] | None = None) -> Float[Tensor, "n d"]:
         """Embed patches; the mask replaces a patch after the projection."""

@@ -6,6 +6,7 @@ Letters in shapes: b items, f frames, m mel bins, n patches of all items, q valu
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float, Int
@@ -14,7 +15,7 @@ from torch.nn import functional as F
 
 from multimodal.protocols import Preparation, Transform
 from multimodal.tokenizers.audio.features import check_statistics
-from multimodal.tokenizers.audio.patches import cut_patches
+from multimodal.tokenizers.audio.patches import cut_patches, patch_shape
 from multimodal.tokenizers.pretrained import PretrainedTokenizer
 from multimodal.tokenizers.quantizers.nearest import nearest_code
 
@@ -26,7 +27,7 @@ class RandomProjectionTokenizer(PretrainedTokenizer):
     be made again. Ids cannot be decoded.
 
     Args:
-        patch_size: frames and bins of a patch.
+        patch_size: frames and bins of a patch: one number for both, or two.
         num_codes: size of the vocabulary.
         code_dim: width of a code.
         hidden_dim: width after the first map.
@@ -44,7 +45,7 @@ class RandomProjectionTokenizer(PretrainedTokenizer):
 
     def __init__(
         self,
-        patch_size: int = 16,
+        patch_size: int | Sequence[int] = 16,
         num_codes: int = 1024,
         code_dim: int = 256,
         hidden_dim: int = 512,
@@ -53,13 +54,12 @@ class RandomProjectionTokenizer(PretrainedTokenizer):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if min(patch_size, num_codes, code_dim, hidden_dim) < 1:
-            sizes = f"{patch_size}, {num_codes}, {code_dim} and {hidden_dim}"
-            raise ValueError(f"patch_size, num_codes, code_dim and hidden_dim must be at least 1, got {sizes}.")
+        if min(num_codes, code_dim, hidden_dim) < 1:
+            raise ValueError(f"num_codes, code_dim and hidden_dim must be at least 1, got {num_codes}, {code_dim} and {hidden_dim}.")
         if std <= 0:
             raise ValueError(f"std must be positive, got {std}.")
-        self.patch_size, self.num_codes, self.mean, self.std = patch_size, num_codes, mean, std
-        generator, values = torch.Generator().manual_seed(seed), patch_size**2
+        self.patch_shape, self.num_codes, self.mean, self.std = patch_shape(patch_size), num_codes, mean, std
+        generator, values = torch.Generator().manual_seed(seed), math.prod(self.patch_shape)
         bound = math.sqrt(6 / (values + hidden_dim))
         spread = math.sqrt(2 / (hidden_dim + code_dim))
         self.register_buffer("first", (2 * torch.rand(values, hidden_dim, generator=generator) - 1) * bound)  # Xavier's uniform
@@ -85,7 +85,7 @@ class RandomProjectionTokenizer(PretrainedTokenizer):
         Raises:
             ValueError: an item is smaller than a patch, or there are no lengths where they are needed.
         """
-        patches = cut_patches(values, lengths, self.patch_size, (self.patch_size, self.patch_size)).inputs
+        patches = cut_patches(values, lengths, self.patch_shape, self.patch_shape).inputs
         with torch.autocast(values.device.type, enabled=False):  # rounded vectors would get other ids
             x = (patches.float() - self.mean) / self.std @ self.first
             x = F.layer_norm(F.layer_norm(x, x.shape[-1:]) @ self.second, self.codebook.shape[1:])

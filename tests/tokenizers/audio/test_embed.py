@@ -19,7 +19,7 @@ def spectrograms(*frames: int, bins: int = 32) -> list[torch.Tensor]:
 
 
 def test_ten_seconds_make_496_tokens_time_by_time():
-    tokens = cut_patches(torch.zeros(1, 998, 128), None, 16, (16, 16))
+    tokens = cut_patches(torch.zeros(1, 998, 128), None, (16, 16), (16, 16))
     assert tokens.grid == (62, 8) and tokens.lengths.tolist() == [496]
     assert tokens.coordinates[:10].tolist() == [[0, f] for f in range(8)] + [[1, 0], [1, 1]]
 
@@ -27,19 +27,20 @@ def test_ten_seconds_make_496_tokens_time_by_time():
 @given(
     lengths=st.lists(st.integers(4, 30), min_size=1, max_size=5),
     bins=st.integers(4, 20),
+    size=st.tuples(st.integers(1, 4), st.integers(1, 4)),
     stride=st.tuples(st.integers(1, 5), st.integers(1, 5)),
     frequency_first=st.booleans(),
 )
 @settings(max_examples=60, deadline=None)
-def test_every_patch_is_where_its_coordinates_say(lengths, bins, stride, frequency_first):
+def test_every_patch_is_where_its_coordinates_say(lengths, bins, size, stride, frequency_first):
     items = spectrograms(*lengths, bins=bins)
-    tokens = cut_patches(torch.cat(items), torch.tensor(lengths), 4, stride, frequency_first)
-    rows, bands = [(length - 4) // stride[0] + 1 for length in lengths], (bins - 4) // stride[1] + 1
+    tokens = cut_patches(torch.cat(items), torch.tensor(lengths), size, stride, frequency_first)
+    rows, bands = [(length - size[0]) // stride[0] + 1 for length in lengths], (bins - size[1]) // stride[1] + 1
     assert tokens.lengths.tolist() == [count * bands for count in rows]
     for patch, item, place in zip(tokens.inputs, tokens.item.tolist(), tokens.coordinates.tolist(), strict=True):
         t, f = place[::-1] if frequency_first else place
         t, f = t * stride[0], f * stride[1]
-        assert torch.equal(patch.view(4, 4), items[item][t : t + 4, f : f + 4])
+        assert torch.equal(patch.view(size), items[item][t : t + size[0], f : f + size[1]])
     places = [[*place, item] for item, place in zip(tokens.item.tolist(), tokens.coordinates.tolist(), strict=True)]
     assert places == sorted(places, key=lambda place: (place[2], place[0], place[1]))
 
@@ -47,8 +48,8 @@ def test_every_patch_is_where_its_coordinates_say(lengths, bins, stride, frequen
 @pytest.mark.parametrize("frequency_first", [False, True])
 def test_items_of_one_length_are_cut_alike_in_both_layouts(frequency_first):
     items = torch.stack(spectrograms(40, 40, 40))
-    dense = cut_patches(items, None, 16, (10, 10), frequency_first)
-    ragged = cut_patches(items.flatten(0, 1), torch.tensor([40] * 3), 16, (10, 10), frequency_first)
+    dense = cut_patches(items, None, (16, 16), (10, 10), frequency_first)
+    ragged = cut_patches(items.flatten(0, 1), torch.tensor([40] * 3), (16, 16), (10, 10), frequency_first)
     assert torch.equal(dense.inputs, ragged.inputs) and torch.equal(dense.coordinates, ragged.coordinates)
     assert torch.equal(dense.lengths, ragged.lengths) and dense.grid == ((2, 3) if frequency_first else (3, 2))
 
@@ -58,6 +59,20 @@ def test_patches_are_a_convolution():
     weight = embed.proj.weight.view(8, 1, 16, 16)
     expected = F.conv2d((values[:, None] - 1) / 2, weight, embed.proj.bias, stride=16).flatten(2).transpose(1, 2)
     assert torch.allclose(embed(embed.tokens(values)).view(2, 4, 8), expected, atol=1e-5)
+
+
+def test_two_numbers_make_tokens_of_whole_frames():
+    embed, values = SpectrogramEmbed(8, [1, 32], mean=0.0, std=1.0, position=None), torch.cat(spectrograms(5, 3))
+    tokens = embed.tokens(values, torch.tensor([5, 3]))
+    assert torch.equal(tokens.inputs, values) and embed.input_size == 32
+    assert tokens.coordinates.tolist() == [[t, 0] for t in (0, 1, 2, 3, 4, 0, 1, 2)]
+    assert settings_of(embed)["init_args"]["patch_size"] == [1, 32]
+
+
+@pytest.mark.parametrize("size", [0, [16], [16, 0], [4, 4, 4]])
+def test_patches_without_a_shape_are_refused(size):
+    with pytest.raises(ValueError, match="patch_size"):
+        SpectrogramEmbed(8, size)
 
 
 def test_the_projection_of_beats_norms_between_two_layers():
@@ -102,5 +117,5 @@ def test_what_does_not_fit_is_named():
         embed.tokens(torch.zeros(40, 32))
     with pytest.raises(ValueError, match=r"std must be positive, got 0\.0"):
         SpectrogramEmbed(8, std=0.0)
-    with pytest.raises(ValueError, match=r"must be at least 1, got 16 and \(0, 10\)"):
+    with pytest.raises(ValueError, match=r"the two numbers of stride must be at least 1, got \(0, 10\)"):
         SpectrogramEmbed(8, stride=(0, 10))
