@@ -23,6 +23,7 @@ class SpectrogramTransform(Transform):
         frames: of an item: shorter sounds are filled up with zeros, of longer ones the first are taken. AST, AudioMAE, EAT: 1024,
             which is 10.255 s. None: as many as the crop has (BEATs).
         min_frames: sounds with fewer are refused; a patch of 16 x 16 needs 16.
+        pad: fill such sounds up with silence at their end instead, to ``min_frames``.
 
     Raises:
         ValueError: ``frames`` below ``min_frames``, ``min_frames`` below 1, or two sample rates.
@@ -36,6 +37,7 @@ class SpectrogramTransform(Transform):
         features: LogMel | None = None,
         frames: int | None = None,
         min_frames: int = 16,
+        pad: bool = False,
     ) -> None:
         if min_frames < 1:
             raise ValueError(f"min_frames must be at least 1, got {min_frames}.")
@@ -44,7 +46,7 @@ class SpectrogramTransform(Transform):
         self.sound, self.features = sound or AudioTransform(), features or LogMel()
         if self.sound.sample_rate_hz != self.features.sample_rate_hz:
             raise ValueError(f"sound has {self.sound.sample_rate_hz} Hz, features {self.features.sample_rate_hz} Hz: set both alike.")
-        self.frames, self.min_frames = frames, min_frames
+        self.frames, self.min_frames, self.pad = frames, min_frames, pad
 
     def decode(self, data: bytes) -> Waveform:
         """Return the sound as one channel, at the sample rate of the file.
@@ -67,14 +69,16 @@ class SpectrogramTransform(Transform):
         """Return ``(frames, bins)`` float32.
 
         Raises:
-            ValueError: the crop has fewer than ``min_frames``.
+            ValueError: the crop has fewer than ``min_frames``, and is not to be filled up.
         """
         return self._item(self.sound(decoded, generator, train).values)
 
     def _item(self, samples: torch.Tensor) -> Item:
+        least = self.features.num_samples(self.min_frames)
+        if self.pad:
+            samples = F.pad(samples, (0, max(0, least - len(samples))))
         count = self.features.num_frames(len(samples))
         if count < self.min_frames:
-            least = self.features.num_samples(self.min_frames)
             raise ValueError(f"a sound of {len(samples)} samples makes {count} frames; min_frames {self.min_frames} need {least} samples.")
         spectrogram = self.features(samples)
         if self.frames is None:

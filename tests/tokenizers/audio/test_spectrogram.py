@@ -64,3 +64,11 @@ def test_the_example_is_like_an_item(frames, shape):
 def test_wrong_settings_are_named(settings, message):
     with pytest.raises(ValueError, match=message):
         SpectrogramTransform(**settings)
+
+
+def test_short_sounds_are_filled_up_with_silence_where_wanted():
+    short = Waveform(torch.randn(800, generator=torch.Generator().manual_seed(0)) / 10, 16_000)
+    with pytest.raises(ValueError, match="makes 3 frames; min_frames 16"):
+        SpectrogramTransform()(short, torch.Generator(), train=False)
+    found = SpectrogramTransform(pad=True)(short, torch.Generator(), train=False).values
+    assert torch.equal(found, LogMel()(torch.cat([short.samples, torch.zeros(2000)]))) and len(found) == 16
