@@ -17,6 +17,7 @@ from pathlib import Path
 
 from PIL import Image, ImageStat
 
+from benchmarks.debian import fetch
 from benchmarks.demo.digits import Counts, made_once, print_counts
 
 PACKAGES = ("plasma-workspace-wallpapers", "gnome-backgrounds", "tuxpaint-stamps-default")
@@ -26,18 +27,6 @@ LEAST_CONTRAST = 6.0  # standard deviation of the grey values, of 255: half of a
 LEAST_COVER = 0.6  # share of a stamp's crop that is not transparent
 NO_PHOTOGRAPH = re.compile(r"/(symbols|cartoon|flags|roadsigns|seasonal)/")
 VERSION = 1
-
-
-def fetch(folder: Path) -> Path:
-    """Return the folder with the unpacked packages; what is there already is not fetched again."""
-    unpacked = folder / "unpacked"
-    if not unpacked.is_dir():
-        folder.mkdir(parents=True, exist_ok=True)
-        subprocess.run(["apt-get", "download", *PACKAGES], cwd=folder, check=True)
-        for package in sorted(folder.glob("*.deb")):
-            subprocess.run(["dpkg", "-x", str(package), str(folder / "partial")], check=True)
-        (folder / "partial").rename(unpacked)
-    return unpacked
 
 
 def sources(unpacked: Path) -> dict[str, tuple[Path, int]]:
@@ -98,7 +87,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="where to: packages/, files/ and shards/")
     folder = parser.parse_args().folder
-    unpacked = fetch(folder / "packages")
+    unpacked = fetch(folder / "packages", PACKAGES)
     print_counts(made_once(folder / "files", {"what": "crops", "version": VERSION}, lambda to: cut(unpacked, to)))
     write = ["shards", "write", str(folder / "files"), "--to", str(folder / "shards"), "--split", "folders", "--workers", "0"]
     subprocess.run([sys.executable, "-m", "multimodal", *write], check=True)

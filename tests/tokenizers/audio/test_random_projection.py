@@ -50,6 +50,23 @@ def test_weights_start_as_xavier():
     assert tokenizer.second.std() == pytest.approx((2 / (512 + 256)) ** 0.5, rel=0.02)
 
 
+def test_loudness_makes_no_difference_to_normalised_patches():
+    tokenizer, values = RandomProjectionTokenizer(**SMALL, normalize_patches=True), spectrograms()
+    assert torch.equal(tokenizer.encode(values), tokenizer.encode(values + 3))
+    assert not torch.equal(RandomProjectionTokenizer(**SMALL).encode(values), RandomProjectionTokenizer(**SMALL).encode(values + 3))
+
+
+def test_ids_agree_with_vector_quantize_pytorch():
+    theirs = pytest.importorskip("vector_quantize_pytorch").RandomProjectionQuantizer(dim=256, codebook_size=40, codebook_dim=8).eval()
+    tokenizer = RandomProjectionTokenizer(num_codes=40, code_dim=8, hidden_dim=None, normalize_patches=True, cosine=True)
+    tokenizer.second.copy_(theirs.rand_projs[0])
+    tokenizer.codebook.copy_(theirs.vq.codebook[0])
+    values = spectrograms(6, 160)
+    patches = values.unfold(1, 16, 16).unfold(2, 16, 16).flatten(3).flatten(1, 2)  # items, patches, values
+    assert torch.equal(tokenizer.encode(values), theirs(patches).flatten())
+    assert len(tokenizer.encode(values).unique()) > 30
+
+
 def test_it_is_saved_and_loaded(tmp_path):
     tokenizer = RandomProjectionTokenizer(**SMALL, seed=5)
     tokenizer.save_pretrained(tmp_path)
@@ -57,7 +74,7 @@ def test_it_is_saved_and_loaded(tmp_path):
 
 
 def test_wrong_settings_are_named():
-    with pytest.raises(ValueError, match="must be at least 1, got 16, 0, 256 and 512"):
+    with pytest.raises(ValueError, match="must be at least 1, got 0, 256 and 512"):
         RandomProjectionTokenizer(num_codes=0)
     with pytest.raises(ValueError, match=r"std must be positive, got -1\.0"):
         RandomProjectionTokenizer(std=-1.0)
