@@ -27,6 +27,8 @@ training (options: multimodal fit --help; settings of a class: multimodal fit --
   test              score a checkpoint on the test split
   predict           write features (or ids, or probabilities of classes) of the test split as .npy
 
+  tokenizers iterate  a tokenizer and an encoder in turns, each from the other (BEATs)
+
 models:
   import            read a published checkpoint (BEiT, ViT, MAE, BEATs, BERT ...) and save it as ours
   export            write a model for timm, transformers, torch.export or ONNX
@@ -53,6 +55,12 @@ def _lightning(arguments: list[str]) -> int:
 
 def _shards(arguments: list[str]) -> int:
     from multimodal.datamodules.commands import main
+
+    return main(arguments[1:])
+
+
+def _tokenizers(arguments: list[str]) -> int:
+    from multimodal.iteration.commands import main
 
     return main(arguments[1:])
 
@@ -96,6 +104,7 @@ def _sizes(arguments: list[str]) -> int:
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     **dict.fromkeys(("fit", "validate", "test", "predict"), _lightning),
     "shards": _shards,
+    "tokenizers": _tokenizers,
     "import": _import,
     "export": _export,
     "sizes": _sizes,

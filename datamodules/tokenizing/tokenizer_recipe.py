@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from multimodal.config_errors import shorten
+from multimodal.config_files import read_config, read_yaml, resolved
 
 if TYPE_CHECKING:
     from multimodal.protocols import Tokenizer, Transform
@@ -37,7 +38,7 @@ class TokenizerRecipe:
             ValueError: the file cannot be read.
         """
         settings = None if tokenizer is None else {"class_path": _LOAD, "init_args": {"folder": str(tokenizer)}}
-        return cls(json.dumps(_load(Path(transform))), json.dumps(settings) if settings else None)
+        return cls(json.dumps(read_config(Path(transform))), json.dumps(settings) if settings else None)
 
     @classmethod
     def from_config(cls, config: str | Path, name: str, tokenizer: str | Path | None = None) -> TokenizerRecipe:
@@ -52,8 +53,8 @@ class TokenizerRecipe:
             ValueError: a file cannot be read, or the config has no such modality.
         """
         path = Path(config)
-        content = _read(path)
-        settings = _resolved(content.get("model"), path.parent) if isinstance(content, dict) else None
+        content = read_yaml(path)
+        settings = resolved(content.get("model"), path.parent) if isinstance(content, dict) else None
         for key in ("init_args", "modalities"):
             settings = settings.get(key) if isinstance(settings, dict) else None
         if not isinstance(settings, dict) or name not in settings:
@@ -91,27 +92,3 @@ class TokenizerRecipe:
         if built.transform is None:
             raise ValueError("the transform is empty: name a class_path.")
         return built.transform, built.tokenizer
-
-
-def _load(path: Path) -> Any:
-    """Return what a YAML file says, with the files that it names by relative path put in their place."""
-    return _resolved(_read(path), path.parent)
-
-
-def _read(path: Path) -> Any:
-    import yaml
-
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
-
-
-def _resolved(value: Any, folder: Path) -> Any:
-    if isinstance(value, dict):
-        return {name: _resolved(part, folder) for name, part in value.items()}
-    if isinstance(value, list):
-        return [_resolved(part, folder) for part in value]
-    if isinstance(value, str) and value.endswith((".yaml", ".yml")):
-        return _load(folder / value)
-    return value
