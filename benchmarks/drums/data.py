@@ -1,8 +1,8 @@
 """Drum sounds of sixteen kits with their instruments, and many sounds without labels, out of Debian packages; nothing is installed.
 
-``python -m benchmarks.drums.data`` fetches the packages (275 MB) into ``data/sounds/packages`` and writes two sets of shards without labels:
-``data/sounds/shards/drums`` (all drum kits, and the samples of Sonic Pi) and ``data/sounds/shards/speech`` (telephone prompts in five
-languages). The sounds keep their licences, which the packages name.
+``python -m benchmarks.drums.data`` fetches the packages (275 MB) into ``data/sounds/packages`` and writes two sets of shards without
+labels: ``data/sounds/shards/drums`` (all drum kits, and the samples of Sonic Pi) and ``data/sounds/shards/speech`` (telephone prompts in
+five languages). The sounds keep their licences, which the packages name.
 """
 
 from __future__ import annotations
