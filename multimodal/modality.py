@@ -14,8 +14,11 @@ from torch import Tensor, nn
 
 from multimodal.batch import Items
 from multimodal.masking import MaskReplaceKeep
-from multimodal.nn import Decoder, PredictionHead, RegressionHead, TokenHead
+from multimodal.nn import PredictionHead, RegressionHead, TokenDecoder, TokenHead
 from multimodal.protocols import Corruption, Embed, Masking, Preparation, Renderer, Target, Tokenizer, Tokens, Transform
+
+CLONE_STEP = 0x2545F4914F6CDD1D
+"""Between the seeds of the clones of one item; odd, so that they keep apart."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,9 @@ class MaskedView:
         masked: ``(n,)`` bool, True where that is to be predicted.
         shown_as_mask: ``(n,)`` bool, True where the encoder sees the mask.
         visible: ``(n,)`` bool, True at the tokens that the encoder gets; None: it gets all.
-        sequence: ``(n,)`` int64, the sequence of each token: the number of its sample, or that of a group of mixed items.
+        sequence: ``(n,)`` int64, the sequence of each token: the number of its sample, or that of a group of mixed items. Of c clones of a
+            sample: c times the number of the sample, and that of the clone.
+        asked: ``(n, size)`` bool, True at the entries of vectors that are to be predicted; None: all of masked tokens.
     """
 
     tokens: Tokens
@@ -37,6 +42,7 @@ class MaskedView:
     shown_as_mask: Tensor
     visible: Tensor | None
     sequence: Tensor
+    asked: Tensor | None = None
 
 
 class Input(nn.Module):
@@ -72,8 +78,9 @@ class Input(nn.Module):
 
     @property
     def sources(self) -> list[Transform | Preparation]:
-        """What makes the values, in order."""
-        return [self.transform, *(cast(Preparation, step) for step in self.preparation)]
+        """What makes the values, in order; from the last that normalises them on, where one does."""
+        made: list[Transform | Preparation] = [self.transform, *(cast(Preparation, step) for step in self.preparation)]
+        return made[max((i for i, source in enumerate(made) if getattr(source, "normalizes", False)), default=0) :]
 
     @torch.no_grad()
     def prepared(self, items: Items, train: bool) -> Items:
@@ -118,9 +125,12 @@ class Modality(Input):
         renderer: draws pictures for logs and reports; None: no pictures.
         expert: the weights of a multiway encoder that its tokens go through, from 0; 0 for other encoders.
         preparation: what is done to all items at once, where the batch lies, before anything else sees them.
+        clones: in so many ways each item is hidden in a step, each a sequence of its own; what is to be predicted is made once. data2vec
+            2.0: 16 for images, EAT: 16. Batches that are measured in tokens count an item once.
 
     Raises:
-        ValueError: a weight that is not positive, a tokenizer beside a target, or vocabularies that do not agree.
+        ValueError: a weight that is not positive, a tokenizer beside a target, vocabularies that do not agree, fewer than one clone, or
+            clones of items that are mixed.
     """
 
     def __init__(
@@ -132,19 +142,22 @@ class Modality(Input):
         corruption: Corruption | None = None,
         tokenizer: Tokenizer | None = None,
         target: Target | None = None,
-        decoder: Callable[[int], Decoder] | None = None,
+        decoder: Callable[[int], TokenDecoder] | None = None,
         head: Callable[[int, Sequence[int]], TokenHead] | TokenHead | None = None,
         weight: float = 1.0,
         renderer: Renderer | None = None,
         expert: int = 0,
         preparation: Sequence[Preparation] = (),
+        clones: int = 1,
     ) -> None:
         super().__init__(dim, transform, embed, expert, preparation)
+        if clones < 1 or (clones > 1 and masking.num_mixed > 1):
+            raise ValueError(f"clones must be at least 1, and 1 for a masking that mixes items, got {clones}.")
         if weight <= 0:
             raise ValueError(f"weight must be positive, got {weight}; leave a modality out to not train on it.")
         if tokenizer is not None and target is not None:
             raise ValueError("a modality has a tokenizer, whose ids are predicted, or another target, not both.")
-        self.masking, self.weight, self.renderer = masking, weight, renderer
+        self.masking, self.weight, self.renderer, self.clones = masking, weight, renderer, clones
         self.corruption = corruption or MaskReplaceKeep(mask=1.0, replace=0.0)
         self.values_are_ids = tokenizer is None and target is None
         self.tokenizer = (tokenizer or _tokenizer_of(transform)).requires_grad_(False).eval() if target is None else None
@@ -212,16 +225,33 @@ class Modality(Input):
         """Cut items into tokens and hide some, as a function of the items' seeds.
 
         Raises:
-            ValueError: as ``targets``; or hidden tokens are dropped, and there is no decoder.
+            ValueError: as ``targets``; or hidden tokens are dropped, and there is no decoder; or entries are asked for that a target lacks.
         """
         tokens = self.embed.tokens(items.values, items.lengths)
         targets = self.targets(items, tokens)
-        masked = self.masking(tokens, items.seed)
-        shown, as_mask, visible = self.corruption(self.embed, tokens, masked, items.seed)
+        seed, sequence = items.seed, self._sequence(items)
+        if self.clones > 1:
+            tokens, targets = tokens.repeated(self.clones), targets.repeat(self.clones, *[1] * (targets.ndim - 1))
+            clone = torch.arange(self.clones, device=seed.device)[:, None]
+            seed, sequence = (seed + clone * CLONE_STEP).flatten(), (sequence * self.clones + clone).flatten()
+        masked = self.masking(tokens, seed)
+        shown, as_mask, visible = self.corruption(self.embed, tokens, masked, seed)
         if visible is not None and self.decoder is None:
             raise ValueError(f"{type(self.corruption).__name__} keeps hidden tokens from the encoder: set a decoder, which predicts them.")
+        asked = self._asked(tokens, targets, masked, seed)
         masked = masked if visible is None else masked & ~visible
-        return MaskedView(shown, targets, masked, as_mask, visible, self._sequence(items)[tokens.item])
+        masked = masked if asked is None else asked.any(1)
+        return MaskedView(shown, targets, masked, as_mask, visible, sequence[tokens.item], asked)
+
+    def _asked(self, tokens: Tokens, targets: Tensor, masked: Tensor, seed: Tensor) -> Tensor | None:
+        """Return which entries of the targets are to be predicted; None: all of masked tokens."""
+        asked = self.corruption.asked(tokens, masked, seed)
+        if asked is not None and (asked.shape != targets.shape or not targets.is_floating_point()):
+            raise ValueError(
+                f"{type(self.corruption).__name__} asks for some of the {asked.shape[1]} values of a token, but what is predicted is "
+                f"{targets.dtype} of shape {tuple(targets.shape[1:])}: set the target to multimodal.objectives.TokenValues."
+            )
+        return asked
 
     def _sequence(self, items: Items) -> Tensor:
         """Return the sequence of each item."""

@@ -61,6 +61,12 @@ class Tokens:
         starts = torch.repeat_interleave(lengths.cumsum(0) - lengths, lengths, output_size=len(values))
         return cls(values, lengths, (torch.arange(len(values), device=values.device) - starts)[:, None])
 
+    def repeated(self, count: int) -> Tokens:
+        """Return all tokens so many times, the items of each time after those of the time before."""
+        unplaced = None if self.unplaced is None else self.unplaced.repeat(count)
+        inputs = self.inputs.repeat(count, *[1] * (self.inputs.ndim - 1))
+        return Tokens(inputs, self.lengths.repeat(count), self.coordinates.repeat(count, 1), self.grid, unplaced)
+
     def with_inputs(self, inputs: Tensor) -> Tokens:
         """Return the same tokens with other inputs."""
         return replace(self, inputs=inputs)
@@ -153,6 +159,8 @@ class Preparation(nn.Module, ABC):
 
     keeps_ids: ClassVar[bool] = False
     """Whether ids that were made of the items before it are still theirs."""
+    normalizes: ClassVar[bool] = False
+    """Whether it takes the statistics of values out, so that those of the values before it say nothing of its own."""
 
     @abstractmethod
     def forward(self, items: Items, train: bool) -> Items:
@@ -334,6 +342,10 @@ class Corruption(ABC):
     @abstractmethod
     def __call__(self, embed: Embed, tokens: Tokens, masked: Tensor, seed: Tensor) -> Shown:
         """Return what is shown where ``masked`` (``(n,)`` bool); ``seed``: ``(items,)`` int64."""
+
+    def asked(self, tokens: Tokens, masked: Tensor, seed: Tensor) -> Tensor | None:
+        """Return ``(n, size)`` bool, True at the entries of the target's vectors that are to be predicted; None: all of hidden tokens."""
+        return None
 
 
 class Renderer(ABC):

@@ -1,13 +1,17 @@
 """Where to predict, and what is shown there."""
 
+from multimodal.masking.alteration import Alteration
 from multimodal.masking.blockwise import BlockwiseMasking
 from multimodal.masking.corruption import Drop, HidePlaces, MaskReplaceKeep
 from multimodal.masking.inverse_block import InverseBlockMasking
 from multimodal.masking.mixed import MixedMasking
 from multimodal.masking.random import RandomMasking
+from multimodal.masking.span import SpanMasking
+from multimodal.masking.time_frequency import TimeFrequencyMasking
 from multimodal.masking.tube import TubeMasking
 
 __all__ = [
+    "Alteration",
     "BlockwiseMasking",
     "Drop",
     "HidePlaces",
@@ -15,5 +19,7 @@ __all__ = [
     "MaskReplaceKeep",
     "MixedMasking",
     "RandomMasking",
+    "SpanMasking",
+    "TimeFrequencyMasking",
     "TubeMasking",
 ]

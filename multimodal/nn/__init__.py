@@ -5,7 +5,8 @@ from multimodal.nn.bias import Alibi, BucketedBias, PositionBias, RelativeBias2d
 from multimodal.nn.block import Block, BlockParts, DeepNormBlock, ParallelBlock, PostNormBlock
 from multimodal.nn.branch import Branch
 from multimodal.nn.content_bias import ContentBias, GatedBias, RelativeKeyQuery
-from multimodal.nn.decoder import Decoder
+from multimodal.nn.conv_decoder import ConvDecoder
+from multimodal.nn.decoder import Decoder, TokenDecoder
 from multimodal.nn.encoder import Encoded, Encoder
 from multimodal.nn.first_weights import FirstWeights, initialize_linear, initialize_vectors
 from multimodal.nn.frozen import Frozen
@@ -24,6 +25,7 @@ from multimodal.nn.positions import (
     SinCosPosition3d,
 )
 from multimodal.nn.prediction import Prediction, PredictionHead, RegressionHead, TokenHead
+from multimodal.nn.window_decoder import WindowDecoder
 
 __all__ = [
     "Alibi",
@@ -34,6 +36,7 @@ __all__ = [
     "Branch",
     "BucketedBias",
     "ContentBias",
+    "ConvDecoder",
     "ConvPosition",
     "Decoder",
     "DeepNormBlock",
@@ -65,7 +68,9 @@ __all__ = [
     "SinCosPosition2d",
     "SinCosPosition3d",
     "SwiGlu",
+    "TokenDecoder",
     "TokenHead",
+    "WindowDecoder",
     "initialize_linear",
     "initialize_vectors",
     "layer_of",

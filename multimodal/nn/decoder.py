@@ -5,6 +5,7 @@ Letters in shapes: n tokens of all items, v visible ones, m hidden ones, i items
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import torch
@@ -18,11 +19,49 @@ from multimodal.nn.positions import SinCosPosition2d
 from multimodal.recorded import Recorded
 
 
-class Decoder(Recorded, nn.Module):
+class TokenDecoder(Recorded, nn.Module, ABC):
+    """Makes the hidden tokens of an item of its visible ones; it exists for pretraining only.
+
+    Its constructor takes the width of the encoder first.
+    """
+
+    width: int
+    """Of what it makes."""
+
+    def check(self, coordinates: Shaped[Tensor, "n a"]) -> None:
+        """Look whether tokens that lie there can be decoded.
+
+        Raises:
+            ValueError: they cannot.
+        """
+
+    @abstractmethod
+    def forward(
+        self,
+        seen: Float[Tensor, "v d"],
+        visible: Bool[Tensor, " n"],
+        masked: Bool[Tensor, " n"],
+        item: Int[Tensor, " n"],
+        coordinates: Shaped[Tensor, "n a"],
+        class_token: Float[Tensor, "i d"] | None = None,
+    ) -> Float[Tensor, "m e"]:
+        """Return the hidden tokens.
+
+        Args:
+            seen: the encoder's output for the visible tokens.
+            visible: True at these.
+            masked: True at the tokens to return.
+            item: of each token, from 0.
+            coordinates: where each token lies in its item.
+            class_token: of the sequence of each item.
+        """
+
+
+class Decoder(TokenDecoder):
     """A small transformer that fills in hidden tokens: visible ones, and a learned mask token at the others (MAE, arXiv 2111.06377).
 
-    It exists for pretraining only. Each item is decoded by itself; where the encoder has a class token, that of the item's sequence comes
-    first and carries what the encoder saw elsewhere in the sample.
+    Each item is decoded by itself; where the encoder has a class token, that of the item's sequence comes first and carries what the
+    encoder saw elsewhere in the sample.
 
     Args:
         dim: width of the encoder (filled in by the modality).
@@ -53,6 +92,16 @@ class Decoder(Recorded, nn.Module):
         initialize_linear(self.proj, first_weights)
         nn.init.normal_(self.mask_token, std=0.02)
 
+    def check(self, coordinates: Shaped[Tensor, "n a"]) -> None:
+        """Look whether the positions fit; see ``TokenDecoder.check``."""
+        self.position(coordinates)
+
+    def filled(self, seen: Float[Tensor, "v d"], visible: Bool[Tensor, " n"], coordinates: Shaped[Tensor, "n a"]) -> Float[Tensor, "n e"]:
+        """Return all tokens as the layers get them: visible ones projected, the mask token at others, each with its position."""
+        known = self.proj(seen)
+        tokens = self.mask_token.to(known.dtype).expand(len(visible), -1).index_copy(0, visible.nonzero()[:, 0], known)
+        return tokens + self.position(coordinates)
+
     def forward(
         self,
         seen: Float[Tensor, "v d"],
@@ -62,19 +111,8 @@ class Decoder(Recorded, nn.Module):
         coordinates: Shaped[Tensor, "n a"],
         class_token: Float[Tensor, "i d"] | None = None,
     ) -> Float[Tensor, "m e"]:
-        """Return the hidden tokens.
-
-        Args:
-            seen: the encoder's output for the visible tokens.
-            visible: True at these.
-            masked: True at the tokens to return.
-            item: of each token.
-            coordinates: where each token lies in its item.
-            class_token: of the sequence of each item.
-        """
-        known = self.proj(seen)
-        tokens = self.mask_token.to(known.dtype).expand(len(visible), -1).index_copy(0, visible.nonzero()[:, 0], known)
-        tokens = tokens + self.position(coordinates)
+        """Return the hidden tokens; see ``TokenDecoder.forward``."""
+        tokens = self.filled(seen, visible, coordinates)
         if class_token is not None:
             count = len(class_token)
             tokens = torch.cat([self.proj(class_token), tokens])  # which has no position

@@ -22,7 +22,7 @@ from multimodal.nn.block import Block, BlockParts, PostNormBlock
 from multimodal.nn.content_bias import ContentBias, GatedBias
 from multimodal.nn.first_weights import FirstWeights
 from multimodal.nn.mlp import Mlp
-from multimodal.nn.multiway import MultiwayNorm, build
+from multimodal.nn.multiway import MultiwayNorm, build, experts_of, normalized
 from multimodal.nn.norm import LayerNorm
 from multimodal.nn.packing import Packing
 from multimodal.nn.plan import AttentionPlan, Experts, places_of
@@ -153,7 +153,7 @@ class Encoder(Recorded, nn.Module):
         layer = build(partial(self._make_block, number), self.num_experts)
         layer.initialize(number + 1)
         if self._make_bias is not None:
-            _experts_of(layer)[0].attn.set_position_bias(self._make_bias(self.num_heads))
+            experts_of(layer)[0].attn.set_position_bias(self._make_bias(self.num_heads))
         return layer
 
     def _leave_out_first_norm(self) -> None:
@@ -168,7 +168,7 @@ class Encoder(Recorded, nn.Module):
     def layers(self, number: int | None = None) -> list[Block]:
         """Return the blocks of all layers, or of layer ``number``; of a multiway encoder those of each expert."""
         blocks = self.blocks if number is None else [self.blocks[number]]
-        return [expert for block in blocks for expert in _experts_of(block)]
+        return [expert for block in blocks for expert in experts_of(block)]
 
     def forward(
         self,
@@ -329,7 +329,7 @@ class Encoder(Recorded, nn.Module):
         if blocks is None and self.convolution is not None:
             x = self.convolution(x, everywhere.packing)
         if blocks is None and self.input_norm is not None:
-            x = _normalize(self.input_norm, x, everywhere)
+            x = normalized(self.input_norm, x, everywhere)
         seen, layers = [], self.blocks if blocks is None else blocks
         recompute = self.checkpoint_activations and self.training and torch.is_grad_enabled()
         for index, block in enumerate(layers):
@@ -338,7 +338,7 @@ class Encoder(Recorded, nn.Module):
             x = checkpoint(block, x, plan, own, use_reentrant=False) if recompute else block(x, plan, own)
             if index in indices:
                 seen.append(x)
-        return x if self.norm is None else _normalize(self.norm, x, everywhere), seen
+        return x if self.norm is None else normalized(self.norm, x, everywhere), seen
 
     def _plans(self, plan: AttentionPlan, coordinates: Tensor | None) -> tuple[AttentionPlan, AttentionPlan]:
         """Return the plans of the global and of the local layers; coordinates in packed order."""
@@ -375,10 +375,6 @@ class Encoder(Recorded, nn.Module):
         return any(isinstance(module, PositionBias | ContentBias) for module in self.modules())
 
 
-def _normalize(norm: nn.Module, x: Tensor, plan: AttentionPlan) -> Tensor:
-    return norm(x, plan) if isinstance(norm, MultiwayNorm) else norm(x)
-
-
 def _rotation(rotary: RotaryPosition | None, coordinates: Tensor | None) -> Callable[[Tensor], Tensor] | None:
     if rotary is None:
         return None
@@ -391,11 +387,6 @@ def _check_sizes(**sizes: int | None) -> None:
     for name, size in sizes.items():
         if size is not None and size < 1:
             raise ValueError(f"{name} must be at least 1, got {size}.")
-
-
-def _experts_of(block: nn.Module) -> list[Block]:
-    """Return the blocks of a layer: one for each expert."""
-    return list(getattr(block, "experts", None) or [block])
 
 
 def _make_block(make: Callable[[BlockParts], Block], parts: BlockParts, drop_path: float, number: int) -> Block:

@@ -6,6 +6,7 @@ Letters in shapes: n tokens, d width.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import cast
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -72,3 +73,13 @@ class MultiwayNorm(nn.Module):
 def build(make: Callable[[], Block], num_experts: int) -> Block | MultiwayBlock:
     """Return a block, or for several experts that many in one."""
     return make() if num_experts == 1 else MultiwayBlock([make() for _ in range(num_experts)])
+
+
+def experts_of(layer: nn.Module) -> list[Block]:
+    """Return the blocks of a layer: one for each expert."""
+    return cast(list[Block], list(layer.experts) if isinstance(layer, MultiwayBlock) else [layer])
+
+
+def normalized(norm: nn.Module, x: Float[Tensor, "n d"], plan: AttentionPlan) -> Float[Tensor, "n d"]:
+    """Return tokens in packed order, normalised by the one norm of all experts or by one of each."""
+    return norm(x, plan) if isinstance(norm, MultiwayNorm) else norm(x)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from multimodal.nn.first_weights import FirstWeights, initialize_linear
-from multimodal.nn.mlp import ACTIVATIONS, Activation
+from multimodal.nn.mlp import ACTIVATIONS, Activation, activation
 from multimodal.recorded import Recorded
 
 
@@ -109,26 +109,39 @@ class PredictionHead(TokenHead):
             raise ValueError(f"its tokenizer gives ids up to {tuple(largest)}, but the head's vocab_sizes are {self.vocab_sizes}.")
 
 
-Distance = Literal["mse", "smooth_l1", "cosine"]
+Distance = Literal["mse", "smooth_l1", "cosine", "l1"]
 
 
 class RegressionHead(TokenHead):
     """One linear layer to a vector (MAE, EVA, data2vec).
 
+    With ``norm`` a linear layer, an activation and that norm come before it (Mockingjay, TERA).
+
     Args:
         dim: width of the tokens.
         sizes: width of the vectors, alone.
-        loss: of a token: the "mse", the mean over the vector of squared differences (MAE); "smooth_l1" (data2vec); or "cosine", one less
-            the cosine of the angle between the two (EVA, https://arxiv.org/abs/2211.07636).
+        loss: of a token: the "mse", the mean over the vector of squared differences (MAE); "smooth_l1" (data2vec); "cosine", one less
+            the cosine of the angle between the two (EVA, https://arxiv.org/abs/2211.07636); or "l1", the mean over the vector of
+            differences, where those that are not asked for (NaN in the truth) count as 0: so all that are asked for weigh the same, in
+            whatever tokens they are (TERA, https://arxiv.org/abs/2007.06028).
         beta: where "smooth_l1" turns from a square to a straight line. data2vec: 2.
-        first_weights: how the layer starts, as in ``Encoder``. MAE: "xavier_uniform".
+        first_weights: how the layers start, as in ``Encoder``. MAE: "xavier_uniform".
+        norm: builds the norm of a hidden layer from its width; None: no hidden layer.
+        act: activation of the hidden layer.
 
     Raises:
         ValueError: an unknown loss, or several sizes.
     """
 
     def __init__(
-        self, dim: int, sizes: Sequence[int], loss: Distance = "mse", beta: float = 2.0, first_weights: FirstWeights = "normal"
+        self,
+        dim: int,
+        sizes: Sequence[int],
+        loss: Distance = "mse",
+        beta: float = 2.0,
+        first_weights: FirstWeights = "normal",
+        norm: Callable[[int], nn.Module] | None = None,
+        act: Activation = "gelu",
     ) -> None:
         super().__init__()
         if loss not in get_args(Distance):
@@ -136,12 +149,13 @@ class RegressionHead(TokenHead):
         if len(sizes) != 1:
             raise ValueError(f"a vector has one width, got {tuple(sizes)}: several fields of ids are predicted by a PredictionHead.")
         self.loss, self.beta = loss, beta
+        self.hidden = nn.Sequential(nn.Linear(dim, dim), activation(act), norm(dim)) if norm else nn.Identity()
         self.proj = nn.Linear(dim, sizes[0])
         self.apply(partial(initialize_linear, first_weights=first_weights))
 
     def forward(self, hidden: Float[Tensor, "m d"]) -> Float[Tensor, "m t"]:
         """Return the vectors."""
-        return self.proj(hidden)
+        return self.proj(self.hidden(hidden))
 
     def predict(self, hidden: Float[Tensor, "m d"], truth: Float[Tensor, "m t"]) -> Prediction:
         """Compare the predicted vectors with the true ones, in float32."""
@@ -155,6 +169,9 @@ class RegressionHead(TokenHead):
             return 1 - F.cosine_similarity(vectors, truth, dim=-1)
         if self.loss == "mse":
             return F.mse_loss(vectors, truth, reduction="none").mean(-1)
+        if self.loss == "l1":
+            truth = torch.where(truth.isnan(), vectors.detach(), truth)  # before the difference: NaN would reach the gradients
+            return F.l1_loss(vectors, truth, reduction="none").mean(-1)
         return F.smooth_l1_loss(vectors, truth, beta=self.beta, reduction="none").mean(-1)
 
     def check(self, truth: Tensor) -> None:

@@ -127,7 +127,7 @@ class LatentTargets(Objective):
 
     @torch.no_grad()
     def targets(self, encoded: EncodedBatch) -> tuple[dict[str, Tensor], Tensor]:
-        """Return modality name -> targets ``(n, d)`` of all its tokens, and ``(s, d)``, their mean over each sequence."""
+        """Return modality name -> targets ``(n, d)`` of all its tokens, and ``(s, d)``, their mean over each sequence; clones have one."""
         parts = {}
         for name in encoded.views:
             items, embed = encoded.batch.items[name], cast(Embed, self.embeds[name])
@@ -139,7 +139,9 @@ class LatentTargets(Objective):
         mean = torch.stack([self._normalized(x.float(), sequence) for x in layers]).mean(0)
         mean = F.layer_norm(mean, mean.shape[-1:])
         own = dict(zip(parts, mean.split([len(x) for x, _, _ in parts.values()]), strict=True))
-        return own, pool_mean(mean, sequence, int(sequence.max()) + 1)
+        clones = {name: view.modality.clones for name, view in encoded.views.items()}
+        pooled = pool_mean(mean, sequence, int(sequence.max()) + 1).repeat_interleave(max(clones.values()), 0)
+        return {name: x.repeat(clones[name], 1) for name, x in own.items()}, pooled
 
     def _normalized(self, x: Tensor, sequence: Tensor) -> Tensor:
         if self.normalize == "none":

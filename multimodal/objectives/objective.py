@@ -72,8 +72,9 @@ class EncodedView:
 
     @cached_property
     def truth(self) -> Tensor:
-        """``(m, ...)``, what was hidden."""
-        return self.view.targets[self.view.masked]
+        """``(m, ...)``, what was hidden; entries of vectors that are not asked for are NaN."""
+        truth, asked = self.view.targets[self.view.masked], self.view.asked
+        return truth if asked is None else truth.masked_fill(~asked[self.view.masked], torch.nan)
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ def check_modality(name: str, modality: Modality, dim: int) -> None:
         _check_width(modality.embed(view.tokens, view.shown_as_mask), dim)
         modality.head.check(view.targets)
         if modality.decoder is not None:
-            modality.decoder.position(view.tokens.coordinates)
+            modality.decoder.check(view.tokens.coordinates)
         if modality.renderer is not None:
             values = items.values if items.lengths is not None else items.values[0]
             modality.renderer.render(modality.predicted, values, view.targets, view.targets, view.masked)

@@ -164,6 +164,8 @@ class MaskedPretraining(EncoderTraining):
 
 
 def _check_together(encoder: Encoder, modalities: Mapping[str, Modality]) -> None:
+    if len(clones := {modality.clones for modality in modalities.values()}) > 1:
+        raise ValueError(f"modalities must make as many clones of a sample, whose sequence they share; got {sorted(clones)}.")
     for name, modality in modalities.items():
         if modality.masking.num_mixed > 1 and len(modalities) > 1:
             raise ValueError(f"modality {name!r} mixes samples into one sequence, which others would join by chance: train it alone.")
@@ -207,5 +209,5 @@ def _pictures(encoded: EncodedView, items: Items, count: int) -> list[Mapping[st
     guesses[view.masked] = modality.head.predict(encoded.hidden, encoded.truth).ids.to(guesses.dtype)
     lengths = view.tokens.lengths.tolist()
     values = items.values if items.lengths is None else items.values.split(items.lengths.tolist())
-    parts = zip(values, view.targets.split(lengths), guesses.split(lengths), view.masked.split(lengths), strict=True)
+    parts = zip(values, view.targets.split(lengths), guesses.split(lengths), view.masked.split(lengths), strict=False)  # clones follow
     return [modality.renderer.render(modality.predicted, *part) for part in islice(parts, count)]

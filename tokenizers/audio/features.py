@@ -127,8 +127,10 @@ def check_statistics(mean: float, source: object) -> None:
         source: a transform or a preparation.
 
     Raises:
-        ValueError: it cannot.
+        ValueError: it cannot; or it is not 0 for spectrograms that were normalised before.
     """
+    if getattr(source, "normalizes", False) and mean != 0:
+        raise ValueError(f"mean {mean:g} is not of spectrograms that {type(source).__name__} normalises: set mean to 0 and std to 1.")
     features = getattr(source, "features", None)
     if not isinstance(features, LogMel):
         return
