@@ -17,6 +17,8 @@ from multimodal.protocols import TokenCounter
 class ModalityTokenCounter(TokenCounter):
     """Counts the tokens into which the embeddings of a model cut a sample, over all its modalities.
 
+    Items of other names, such as transcripts, are not encoded and do not count.
+
     Args:
         modalities: name -> modality.
     """
@@ -29,6 +31,8 @@ class ModalityTokenCounter(TokenCounter):
         """Return ``(samples,)`` int64, the tokens of each sample."""
         count = torch.zeros(batch.num_samples, dtype=torch.int64)
         for name, items in batch.items.items():
+            if name not in self.modalities:
+                continue
             items = self.modalities[name].prepared(items, train=False)
             tokens = self.modalities[name].embed.tokens(items.values, items.lengths)
             count.index_add_(0, items.sample, tokens.lengths)

@@ -1,10 +1,11 @@
-"""Texts: files to ids of bytes or of a trained vocabulary."""
+"""Texts: files to ids of bytes, of characters or of a trained vocabulary."""
 
 from multimodal.tokenizers.text.byte import ByteTokenizer
+from multimodal.tokenizers.text.character import CharacterTokenizer
 from multimodal.tokenizers.text.decode import decode_text
 from multimodal.tokenizers.text.embed import TextEmbed
 from multimodal.tokenizers.text.file import FileTokenizer
 from multimodal.tokenizers.text.tokenizer import TextTokenizer
 from multimodal.tokenizers.text.transform import TextTransform
 
-__all__ = ["ByteTokenizer", "FileTokenizer", "TextEmbed", "TextTokenizer", "TextTransform", "decode_text"]
+__all__ = ["ByteTokenizer", "CharacterTokenizer", "FileTokenizer", "TextEmbed", "TextTokenizer", "TextTransform", "decode_text"]

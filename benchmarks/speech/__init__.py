@@ -1,0 +1,1 @@
+"""Speech recognition with a quarter of an hour of speech: what pretraining gives."""
