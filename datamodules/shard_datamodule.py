@@ -121,6 +121,11 @@ class ShardDataModule(LightningDataModule):
         return sorted({name for source in self.sources for name in source.classes})
 
     @property
+    def tags(self) -> list[str]:
+        """The names of labels of which a sample may have several, sorted; the place of each is its column in ``Batch.labels["labels"]``."""
+        return sorted({name for source in self.sources for name in source.tags})
+
+    @property
     def stored(self) -> dict[str, list[StoredIds | None]]:
         """Modality name -> the ids that each source stores; checked once.
 
@@ -135,13 +140,17 @@ class ShardDataModule(LightningDataModule):
         """Read the indexes and check that every transform finds a field.
 
         Raises:
-            ValueError: a source without index, missing shards, no transforms, or a transform whose fields no shard has.
+            ValueError: a source without index, missing shards, no transforms, or a transform whose fields no shard has
+                (in prediction: no transform finds any).
         """
         if not self.transforms:
             raise ValueError("transforms is empty: pass modality name -> Transform (the command line takes them from the model).")
         fields = sorted({name for source in self.sources for name in source.fields})
+        found = {name for name, transform in self.transforms.items() if name in self.stored or set(transform.extensions) & set(fields)}
+        if found and getattr(self.trainer, "predicting", False):
+            return  # what is only learned from, such as transcripts, may be missing
         for name, transform in self.transforms.items():
-            if name not in self.stored and not set(transform.extensions) & set(fields):
+            if name not in found:
                 raise ValueError(
                     f"modality {name!r} reads the fields {', '.join(transform.extensions)}, "
                     f"but the shards in {', '.join(self.shards)} have only {', '.join(fields)}."
@@ -230,7 +239,7 @@ class ShardDataModule(LightningDataModule):
     def _preparation(self, split: str, train: bool) -> SamplePreparation:
         transforms = self.transforms or {}
         stored = StoredViews(self.stored, transforms, split, train) if self.stored else None
-        return SamplePreparation(transforms, self.classes, self.seed, train, stored)
+        return SamplePreparation(transforms, self.classes, self.seed, train, stored, self.tags)
 
     def _fixed_batches(self, plan: EpochPlan, world_size: int) -> Batching:
         size = self.batch_size if plan.train or self.eval_batch_size is None else self.eval_batch_size

@@ -43,13 +43,13 @@ class Sample:
     Args:
         key: the name in the shard.
         items: modality name -> item; modalities that the sample lacks are absent.
-        labels: label name -> class number.
+        labels: label name -> class number; where a sample may have several, ``(classes,)`` int64, 1 at those that it has, else 0.
         seed: 63-bit number from (run seed, epoch, sample): all randomness about this sample in this epoch comes from it.
     """
 
     key: str
     items: Mapping[str, Item]
-    labels: Mapping[str, int] = field(default_factory=dict)
+    labels: Mapping[str, int | Tensor] = field(default_factory=dict)
     seed: int = 0
 
 
@@ -97,7 +97,8 @@ class Batch:
     Args:
         items: modality name -> items; a modality that no sample has is absent.
         keys: one per sample; none where all samples of the batch were bad: ranks must have the same number of batches.
-        labels: label name -> ``(samples,)`` int64, -1 where a sample has no such label.
+        labels: label name -> ``(samples,)`` int64, or where a sample may have several ``(samples, classes)``, 0 and 1; -1 where a sample
+            has no such label.
     """
 
     items: Mapping[str, Items]
@@ -137,8 +138,14 @@ def collate(samples: Sequence[Sample]) -> Batch:
     return Batch(
         items={name: _collate_items(name, samples) for name in names},
         keys=tuple(sample.key for sample in samples),
-        labels={name: torch.tensor([sample.labels.get(name, -1) for sample in samples]) for name in label_names},
+        labels={name: _collate_labels([sample.labels.get(name) for sample in samples]) for name in label_names},
     )
+
+
+def _collate_labels(labels: list[int | Tensor | None]) -> Tensor:
+    """Return one row for each sample, -1 where there is no label; at least one has one."""
+    missing = torch.full_like(torch.as_tensor(next(label for label in labels if label is not None)), -1)
+    return torch.stack([missing if label is None else torch.as_tensor(label) for label in labels])
 
 
 def _collate_items(name: str, samples: Sequence[Sample]) -> Items:

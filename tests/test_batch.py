@@ -123,3 +123,14 @@ def test_the_modalities_of_a_sample_have_seeds_of_their_own():
     assert both != 2**63 - 5 and both >= 0
     assert one == 7  # an item alone has the seed of its sample
     assert collate(samples[:1]).items["b"].seed.tolist() == [both]
+
+
+def test_rows_of_several_labels_are_stacked_and_missing_ones_are_minus_one():
+    samples = [
+        Sample("a", {}, {"labels": torch.tensor([1, 0, 1]), "label": 2}),
+        Sample("b", {}),
+        Sample("c", {}, {"labels": torch.zeros(3).long()}),
+    ]
+    batch = collate(samples)
+    assert batch.labels["labels"].tolist() == [[1, 0, 1], [-1, -1, -1], [0, 0, 0]] and batch.labels["labels"].dtype == torch.int64
+    assert batch.labels["label"].tolist() == [2, -1, -1] and batch.labels["label"].dtype == torch.int64

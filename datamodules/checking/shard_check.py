@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from multimodal.datamodules.checking.field_check import FieldCheck
 from multimodal.datamodules.jobs.run_jobs import advance
-from multimodal.datamodules.shards.contents import METADATA, Contents, metadata_of
+from multimodal.datamodules.shards.contents import LABEL, METADATA, Contents, found_classes, metadata_of, tags_of
 from multimodal.datamodules.shards.index import ShardInfo, StoredIds
 from multimodal.datamodules.shards.keys import MAX_KEY_BYTES, clean_key, stable_hash
 from multimodal.datamodules.shards.members import Member, members
@@ -43,6 +43,7 @@ class ShardTask(NamedTuple):
         everywhere: those that the index says every sample has.
         ids: modality name -> stored ids.
         deep: whether to check the contents of the fields.
+        tagged: whether samples may have several labels.
     """
 
     file: str
@@ -52,6 +53,7 @@ class ShardTask(NamedTuple):
     everywhere: frozenset[str]
     ids: Mapping[str, StoredIds]
     deep: bool
+    tagged: bool = False
 
 
 @dataclass
@@ -206,11 +208,13 @@ class _ShardCheck:
         try:
             if member.size > MAX_METADATA_BYTES:
                 raise ValueError(f"metadata of {member.size} bytes; {MAX_METADATA_BYTES} are allowed.")
-            label = metadata_of(self._read(member)).get("label")
-            if isinstance(label, str):
-                self.report.contents.class_counts[label] += 1
-            elif label is not None:
+            metadata = metadata_of(self._read(member))
+            label, own = metadata.get(LABEL), found_classes(metadata)
+            if label is not None and not own:
                 raise ValueError(f"the label {str(label)[:40]!r} is not a string.")
+            self.report.contents.class_counts.update(own)
+            if self.task.tagged:
+                self.report.contents.tag_counts.update(tags_of(metadata) or [])
         except ValueError as error:
             self.report.add(key, METADATA, str(error))
 

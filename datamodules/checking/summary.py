@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Literal
 
@@ -25,8 +25,9 @@ def print_index(index: ShardIndex, console: Console) -> None:
     """Print splits, fields, classes, stored ids and example keys."""
     console.print(_splits(index))
     console.print(_fields(index))
-    if index.class_counts:
-        console.print(_classes(index))
+    for title, counts in (("class", index.class_counts), ("one of several labels", index.tag_counts)):
+        if counts:
+            console.print(_classes(title, counts))
     if index.ids:
         console.print(_ids(index))
 
@@ -88,13 +89,13 @@ def _share(part: int, total: int) -> str:
     return f"{min(max(100 * part / max(total, 1), 0.1), 99.9):.1f} %"
 
 
-def _classes(index: ShardIndex) -> Table:
-    columns: dict[str, Side] = {"class": "left", "samples": "right"}
+def _classes(title: str, counts: Mapping[str, int]) -> Table:
+    columns: dict[str, Side] = {title: "left", "samples": "right"}
     table = make_table("", **columns)
-    for name, count in islice(sorted(index.class_counts.items()), MOST_CLASSES):
+    for name, count in islice(sorted(counts.items()), MOST_CLASSES):
         add_row(table, name, f"{count:,}")
-    if len(index.class_counts) > MOST_CLASSES:
-        add_row(table, f"... {len(index.class_counts) - MOST_CLASSES:,} more", "")
+    if len(counts) > MOST_CLASSES:
+        add_row(table, f"... {len(counts) - MOST_CLASSES:,} more", "")
     return table
 
 

@@ -96,7 +96,7 @@ def _tasks(index: ShardIndex, deep: bool) -> list[ShardTask]:
     fields = frozenset(index.fields)
     everywhere = frozenset(name for name, info in index.fields.items() if info.samples == samples)
     return [
-        ShardTask(str(index.root / shard.path), shard, split, fields, everywhere, index.ids, deep)
+        ShardTask(str(index.root / shard.path), shard, split, fields, everywhere, index.ids, deep, bool(index.tag_counts))
         for split, shards in index.splits.items()
         for shard in shards
     ]
@@ -181,10 +181,16 @@ def _differences(index: ShardIndex, found: Contents) -> Iterator[SampleError]:
     """Yield where the counts of the index are not those of the shards."""
     yield from _unequal({name: info.samples for name, info in index.fields.items()}, found.fields, "samples have the field")
     yield from _unequal({name: info.bytes for name, info in index.fields.items()}, found.field_bytes, "bytes are in the field")
-    for label in sorted(index.class_counts.keys() | found.class_counts.keys()):
-        there, said = found.class_counts.get(label, 0), index.class_counts.get(label, 0)
-        if there != said:
-            yield SampleError(FILE_NAME, EVERY, EVERY, f"{there} samples have the label {label!r}; it says {said}.")
+    yield from _unequal_labels(index.class_counts, found.class_counts, "have the label")
+    if index.tag_counts:  # an older index counts none
+        yield from _unequal_labels(index.tag_counts, found.tag_counts, "have among their labels")
+
+
+def _unequal_labels(said: Mapping[str, int], found: Mapping[str, int], what: str) -> Iterator[SampleError]:
+    for label in sorted(said.keys() | found.keys()):
+        if said.get(label, 0) != found.get(label, 0):
+            reason = f"{found.get(label, 0)} samples {what} {label!r}; it says {said.get(label, 0)}."
+            yield SampleError(FILE_NAME, EVERY, EVERY, reason)
 
 
 def _unequal(said: Mapping[str, int], found: Mapping[str, int], what: str) -> Iterator[SampleError]:

@@ -28,6 +28,9 @@ folder          files with the same path up to the extension are one sample, one
 manifest        CSV, TSV, JSON lines or Parquet, one sample a row: paths become fields, other columns the metadata
   multimodal shards write list.csv --to data/list --root /data/files --label-column species --text-columns caption
 
+  Several labels of a sample: dog|rain in a cell, or a list in JSON lines and Parquet.
+  multimodal shards write list.csv --to data/list --labels-column events
+
 huggingface     a folder that save_to_disk of a Hugging Face data set wrote; its splits stay
   multimodal shards write saved --to data/saved --text-columns caption
 
@@ -73,6 +76,8 @@ def _add_source_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--root", metavar="DIR", help="folder that the paths of a manifest are relative to (default: that of the manifest)")
     group.add_argument("--key-column", metavar="NAME", help="column of the keys; 'row': their number (default: 'key', else the first path)")
     group.add_argument("--label-column", metavar="NAME", help="column of the labels, or a field or entry of tars (default: 'label')")
+    group.add_argument("--labels-column", metavar="NAME", help="column of labels of which a sample may have several: a list, or a text")
+    group.add_argument("--labels-separator", metavar="TEXT", help="between the labels of such a text (default: '|')")
     group.add_argument("--split-column", metavar="NAME", help="column of the splits")
     group.add_argument("--text-columns", metavar="A,B", help="columns that become fields 'txt'")
     group.add_argument("--path-columns", metavar="A,B", help="columns of paths (default: those that name files)")
@@ -107,6 +112,8 @@ def source_rules(options: argparse.Namespace) -> SourceRules:
     columns = Columns(
         key=options.key_column,
         label=options.label_column,
+        labels=options.labels_column,
+        separator=_separator(options),
         split=options.split_column,
         paths=_names(options.path_columns),
         texts=_names(options.text_columns) or (),
@@ -118,6 +125,21 @@ def source_rules(options: argparse.Namespace) -> SourceRules:
         extensions=_names(options.extensions),
     )
     return SourceRules(folder, columns, _names(options.require) or (), options.root, options.on_error)
+
+
+def _separator(options: argparse.Namespace) -> str:
+    """Return what stands between the labels of a text.
+
+    Raises:
+        ValueError: it is empty, or there is no column of labels.
+    """
+    if options.labels_separator is None:
+        return "|"
+    if options.labels_column is None:
+        raise ValueError("--labels-separator has no effect without --labels-column: name the column too.")
+    if not options.labels_separator:
+        raise ValueError("--labels-separator is empty: give what stands between the labels.")
+    return str(options.labels_separator)
 
 
 def _names(argument: str | None) -> list[str] | None:

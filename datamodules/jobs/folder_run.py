@@ -155,7 +155,8 @@ class FolderRun(Generic[Shard]):
         counts = total(finished[shard.path][1] for shard in self.shards)
         fields = field_info(counts.fields, counts.field_bytes)
         writer = {**self.outline.writer, "plan": self.plan}
-        return replace(self.outline, splits=splits, fields=fields, class_counts=counts.class_counts, writer=writer)
+        index = replace(self.outline, splits=splits, fields=fields, writer=writer)
+        return replace(index, class_counts=counts.class_counts, tag_counts=counts.tag_counts)
 
 
 def written_index(root: Path, plan: str) -> ShardIndex | None:

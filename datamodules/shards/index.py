@@ -94,6 +94,7 @@ class ShardIndex:
         class_counts: label name -> number of samples, over all splits.
         ids: modality name -> ids that are stored beside its data.
         writer: settings that the shards were written with.
+        tag_counts: as ``class_counts``, of labels of which a sample may have several.
         root: the folder; set by ``load``, not saved.
         url: of the folder, where it is not local; set by ``parse``, not saved.
     """
@@ -103,6 +104,7 @@ class ShardIndex:
     class_counts: Mapping[str, int] = field(default_factory=dict)
     ids: Mapping[str, StoredIds] = field(default_factory=dict)
     writer: Mapping[str, Any] = field(default_factory=dict)
+    tag_counts: Mapping[str, int] = field(default_factory=dict)
     root: Path = field(default=Path(), compare=False)
     url: str = field(default="", compare=False)
 
@@ -110,6 +112,11 @@ class ShardIndex:
     def classes(self) -> list[str]:
         """The label names, sorted."""
         return sorted(self.class_counts)
+
+    @property
+    def tags(self) -> list[str]:
+        """The names of labels of which a sample may have several, sorted."""
+        return sorted(self.tag_counts)
 
     def shards(self, split: str) -> Sequence[ShardInfo]:
         """Return the shards of a split; none where the folder has no such split."""
@@ -130,6 +137,7 @@ class ShardIndex:
             "splits": {name: [asdict(shard) for shard in shards] for name, shards in self.splits.items()},
             "fields": {name: asdict(info) for name, info in sorted(self.fields.items())},
             "classes": dict(sorted(self.class_counts.items())),
+            "tags": dict(sorted(self.tag_counts.items())),
             "ids": {name: asdict(stored) for name, stored in sorted(self.ids.items())},
             "writer": dict(self.writer),
         }
@@ -184,6 +192,7 @@ class ShardIndex:
                 splits={name: [ShardInfo(**shard) for shard in shards] for name, shards in content["splits"].items()},
                 fields={name: FieldInfo(**info) for name, info in content["fields"].items()},
                 class_counts=dict(content["classes"]),
+                tag_counts=dict(content.get("tags", {})),  # which older indexes do not have
                 ids={name: StoredIds(**stored) for name, stored in content["ids"].items()},
                 writer=dict(content["writer"]),
             )

@@ -28,8 +28,9 @@ def check_index(index: ShardIndex) -> None:
     for name, info in index.fields.items():
         _check_words(f"fields, {name!r}", type=info.type)
         _check_counts(f"fields, {name!r}", MOST, samples=info.samples, bytes=info.bytes)
-    for label, count in index.class_counts.items():
-        _check_counts("classes", MOST, **{label: count})
+    for where, counts in (("classes", index.class_counts), ("tags", index.tag_counts)):
+        for label, count in counts.items():
+            _check_counts(where, MOST, **{label: count})
     for name, stored in index.ids.items():
         _check_stored(f"ids, {name!r}", stored)
 

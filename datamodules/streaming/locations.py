@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from braceexpand import braceexpand
 
-from multimodal.datamodules.shards.contents import METADATA
+from multimodal.datamodules.shards.contents import METADATA, found_classes, found_tags, metadata_of
 from multimodal.datamodules.shards.index import FILE_NAME, FieldInfo, ShardIndex, ShardInfo, mime_type
 from multimodal.datamodules.shards.reader import RawSample, ShardReader
 
@@ -79,7 +79,7 @@ def _scan(tars: Sequence[str]) -> ShardIndex:
     if remote:
         raise ValueError(f"{remote[0]}: tars without an index can only be read where they are local. Write an index with `shards write`.")
     splits: dict[str, list[ShardInfo]] = {}
-    fields, sizes, classes = Counter[str](), Counter[str](), Counter[str]()
+    fields, sizes, classes, tags = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
     for tar in tars:
         if not Path(tar).is_file():
             raise ValueError(f"{tar} is not a file.")
@@ -90,11 +90,13 @@ def _scan(tars: Sequence[str]) -> ShardIndex:
             for name, (_, size) in entry.fields.items():
                 fields[name] += 1
                 sizes[name] += size
-            classes.update(_label(reader, position))
+            metadata = _metadata(reader, position)
+            classes.update(found_classes(metadata))
+            tags.update(found_tags(metadata))
         splits.setdefault(_split_of(tar), []).append(ShardInfo(str(Path(tar).absolute()), len(reader), Path(tar).stat().st_size, ""))
         reader.close()
     info = {name: FieldInfo(count, sizes[name], mime_type(name)) for name, count in fields.items()}
-    return ShardIndex(splits, info, dict(classes), root=Path("/"))
+    return ShardIndex(splits, info, dict(classes), tag_counts=dict(tags), root=Path("/"))
 
 
 def _split_of(tar: str) -> str:
@@ -102,12 +104,10 @@ def _split_of(tar: str) -> str:
     return next((_SPLITS[word] for word in words if word in _SPLITS), "train")
 
 
-def _label(reader: ShardReader, position: int) -> list[str]:
-    """Return the label that the metadata of a sample holds, if they hold one."""
+def _metadata(reader: ShardReader, position: int) -> dict[str, Any]:
+    """Return the metadata of a sample; none where it has none, or bad ones."""
     sample = reader.read(position, {METADATA})
     try:
-        content = json.loads(sample.fields[METADATA]) if isinstance(sample, RawSample) and METADATA in sample.fields else {}
+        return metadata_of(sample.fields[METADATA]) if isinstance(sample, RawSample) and METADATA in sample.fields else {}
     except ValueError:
-        return []
-    label = content.get("label") if isinstance(content, dict) else None
-    return [label] if isinstance(label, str) else []
+        return {}

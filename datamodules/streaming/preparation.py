@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from multimodal.batch import Item, Sample
-from multimodal.datamodules.shards.contents import METADATA
+from multimodal.datamodules.shards.contents import LABEL, METADATA, TAGS, metadata_of, tags_of
 from multimodal.datamodules.shards.keys import stable_hash
 from multimodal.datamodules.shards.reader import RawSample
 from multimodal.datamodules.tokenizing.stored_ids import StoredView, StoredViews
 from multimodal.errors import SampleError
 from multimodal.protocols import LabelledTransform, Transform
-
-LABEL = "label"
 
 
 class SamplePreparation:
@@ -29,13 +28,22 @@ class SamplePreparation:
         seed: of the run.
         train: whether transforms augment.
         stored: ids that were made beforehand, and with them the views to make; None: there are none.
+        tags: names of labels of which a sample may have several; the place of a name is its column. Without names, what samples say of
+            several labels is not read.
     """
 
     def __init__(
-        self, transforms: Mapping[str, Transform], classes: Sequence[str], seed: int, train: bool, stored: StoredViews | None = None
+        self,
+        transforms: Mapping[str, Transform],
+        classes: Sequence[str],
+        seed: int,
+        train: bool,
+        stored: StoredViews | None = None,
+        tags: Sequence[str] = (),
     ) -> None:
         self.transforms = dict(transforms)
         self.numbers = {name: number for number, name in enumerate(classes)}
+        self.columns = {name: column for column, name in enumerate(tags)}
         self.seed, self.train, self.stored = seed, train, stored
         self._files = frozenset({METADATA}.union(*(_fields_of(transform) for transform in self.transforms.values())))
 
@@ -98,19 +106,31 @@ class SamplePreparation:
             labels = None if second is None else transform.decode_labels(raw.fields[second])
             return transform.labelled(decoded, labels, generator, self.train)
 
-    def _labels(self, raw: RawSample) -> dict[str, int]:
-        try:
-            metadata = json.loads(raw.fields.get(METADATA, b"{}"))
-        except ValueError as error:
-            raise SampleError(raw.shard, raw.key, METADATA, f"not JSON: {error}.") from None
-        if not isinstance(metadata, dict):
-            raise SampleError(raw.shard, raw.key, METADATA, "not a JSON object.")
+    def _labels(self, raw: RawSample) -> dict[str, int | Tensor]:
+        if METADATA not in raw.fields:
+            return {}
+        with _about(raw, METADATA):
+            metadata = metadata_of(raw.fields[METADATA])
+            return self._class(metadata) | self._tags(metadata)
+
+    def _class(self, metadata: Mapping[str, Any]) -> dict[str, int | Tensor]:
         label = metadata.get(LABEL)
         if label is None:
             return {}
         if not isinstance(label, str) or label not in self.numbers:
-            raise SampleError(raw.shard, raw.key, METADATA, f"unknown label {label!r}; the index lists {len(self.numbers)} classes.")
+            raise ValueError(f"unknown label {label!r}; the index lists {len(self.numbers)} classes.")
         return {LABEL: self.numbers[label]}
+
+    def _tags(self, metadata: Mapping[str, Any]) -> dict[str, int | Tensor]:
+        found = tags_of(metadata) if self.columns else None
+        if found is None:
+            return {}
+        unknown = [name for name in found if name not in self.columns]
+        if unknown:
+            raise ValueError(f"unknown label {unknown[0]!r} among its labels; the index lists {len(self.columns)}.")
+        present = torch.zeros(len(self.columns), dtype=torch.int64)
+        present[[self.columns[name] for name in found]] = 1
+        return {TAGS: present}
 
 
 def _fields_of(transform: Transform) -> tuple[str, ...]:

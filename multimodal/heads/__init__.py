@@ -2,22 +2,30 @@
 
 from multimodal.heads.attentive import AttentiveHead
 from multimodal.heads.classification import ClassificationHead
+from multimodal.heads.ctc import CtcHead
 from multimodal.heads.distilled import DistilledHead
+from multimodal.heads.embedding import EmbeddingHead
 from multimodal.heads.pooling import POOLS, Pool, pool
 from multimodal.heads.pyramid import FeaturePyramid
 from multimodal.heads.segmentation import DenseLogits, LinearSegmentation, SegmentationHead
+from multimodal.heads.tagging import TaggingHead
+from multimodal.heads.token import TokenClassifier
 from multimodal.heads.upernet import UPerNetHead
 
 __all__ = [
     "POOLS",
     "AttentiveHead",
     "ClassificationHead",
+    "CtcHead",
     "DenseLogits",
     "DistilledHead",
+    "EmbeddingHead",
     "FeaturePyramid",
     "LinearSegmentation",
     "Pool",
     "SegmentationHead",
+    "TaggingHead",
+    "TokenClassifier",
     "UPerNetHead",
     "pool",
 ]

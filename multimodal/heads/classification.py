@@ -1,16 +1,17 @@
 """From the tokens of a sequence to classes.
 
-Letters in shapes: n tokens, s sequences, c classes.
+Letters in shapes: n tokens, s sequences or samples, c classes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from multimodal.heads.pooling import Pool, pool
 from multimodal.nn import Encoded
@@ -18,6 +19,21 @@ from multimodal.nn.first_weights import initialize_linear
 from multimodal.recorded import Recorded
 
 HIDDEN = {"tanh": nn.Tanh, "relu": nn.ReLU, "gelu": nn.GELU}
+NO_LABEL = -1
+
+
+class Misfit(NamedTuple):
+    """Labels of a sample that a head has no place for.
+
+    Args:
+        sample: its number.
+        found: what is wrong.
+        allowed: what would be right.
+    """
+
+    sample: int
+    found: str
+    allowed: str
 
 
 class ClassificationHead(Recorded, nn.Module):
@@ -67,3 +83,51 @@ class ClassificationHead(Recorded, nn.Module):
         """Return the logits of each sequence; arguments as of ``multimodal.heads.pool``."""
         pooled = pool(encoded, sequence, num_sequences, self.how, valid)
         return self.proj(self.drop(self.hidden(self.norm(pooled))))
+
+    def told(self, labels: Tensor | None, num_samples: int) -> Tensor:
+        """Return a row of labels for each sample, ``(s,)`` int64 and -1 where there is none.
+
+        Args:
+            labels: as a batch holds them; None: it holds none of them.
+            num_samples: of the batch.
+        """
+        return torch.full((num_samples,), NO_LABEL, device=self.proj.weight.device) if labels is None else labels
+
+    def labelled(self, labels: Tensor) -> Bool[Tensor, " s"]:
+        """Return which samples have labels."""
+        return labels.reshape(len(labels), -1)[:, 0] != NO_LABEL
+
+    def misfit(self, labels: Tensor) -> Misfit | None:
+        """Return the first sample with labels that there is no place for; None: all fit."""
+        if labels.ndim != 1:
+            return Misfit(0, "several labels", "is one; TaggingHead is for several")
+        wrong = ((labels < NO_LABEL) | (labels >= self.num_classes)).nonzero()[:, 0].tolist()
+        allowed = f"are 0 to {self.num_classes - 1}, and {NO_LABEL} for no label"
+        return Misfit(wrong[0], f"label {int(labels[wrong[0]])}", allowed) if wrong else None
+
+    def losses(self, logits: Float[Tensor, "s c"], labels: Tensor, label_smoothing: float = 0.0) -> Float[Tensor, " s"]:
+        """Return the cross-entropy of each sample, all of which have labels.
+
+        Args:
+            logits: of the samples.
+            labels: rows as ``told`` returns them.
+            label_smoothing: share of the target spread evenly over all classes.
+        """
+        return F.cross_entropy(logits, labels, reduction="none", label_smoothing=label_smoothing)
+
+    def guesses(self, logits: Float[Tensor, "s c"]) -> Tensor:
+        """Return what the scores compare with the labels: the most likely class of each sample."""
+        return logits.argmax(1)
+
+    def right(self, guesses: Tensor, labels: Tensor) -> Bool[Tensor, " s"]:
+        """Return which samples are told as they are labelled."""
+        return guesses == labels
+
+    def predictions(self, name: str, logits: Float[Tensor, "s c"]) -> dict[str, Tensor]:
+        """Return name of a file -> what is predicted: the probabilities of the classes, and the most likely one.
+
+        Args:
+            name: of the head.
+            logits: of the samples.
+        """
+        return {name: logits.softmax(1), f"{name}_ids": logits.argmax(1)}

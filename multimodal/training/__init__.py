@@ -10,7 +10,9 @@ from multimodal.training.optimization import WarmupCosine, WarmupPolynomial, par
 from multimodal.training.probing import ProbeResult, probe
 from multimodal.training.segmentation import SemanticSegmentation
 from multimodal.training.sliding_window import SlidingWindow
+from multimodal.training.token_labelling import TokenLabelling
 from multimodal.training.tokenizer_training import TokenizerTraining
+from multimodal.training.transcription import Transcription
 
 __all__ = [
     "EncoderTraining",
@@ -22,7 +24,9 @@ __all__ = [
     "ProbeResult",
     "SemanticSegmentation",
     "SlidingWindow",
+    "TokenLabelling",
     "TokenizerTraining",
+    "Transcription",
     "WarmupCosine",
     "WarmupPolynomial",
     "parameter_groups",

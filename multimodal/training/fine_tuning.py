@@ -6,7 +6,6 @@ Letters in shapes: s samples, c classes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import Literal, cast
 
 import torch
@@ -17,19 +16,20 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from multimodal.batch import Batch
+from multimodal.datamodules.shards.contents import LABEL, TAGS
 from multimodal.heads import ClassificationHead
 from multimodal.modality import Input, Modality
-from multimodal.nn import Encoded, Encoder, layer_of
+from multimodal.nn import Encoded, Encoder
 from multimodal.objectives import Term
 from multimodal.training.dry_run import check_input
 from multimodal.training.encoder_training import EncoderTraining, default_optimizer
+from multimodal.training.freezing import freeze
+from multimodal.training.head_scores import HeadScores
 from multimodal.training.mixing import Mixed, Mixing, can_be_mixed
 from multimodal.training.optimization import WarmupCosine
-from multimodal.training.scores import ClassScores
 
-NO_LABEL = -1
-DATA_LABEL = "label"
-"""The name of the label that shards hold."""
+OF_DATA = {LABEL: "classes", TAGS: "tags"}
+"""Name of a label that shards hold -> what a data module calls its classes."""
 
 
 class FineTuning(EncoderTraining):
@@ -41,13 +41,16 @@ class FineTuning(EncoderTraining):
 
     Logs loss, accuracy and macro F1 (``val/accuracy``; with several heads also ``val/accuracy/<head>``); of mixed samples, in training, the
     label with the larger share counts as the true one. ``predict`` writes the probabilities of each head as ``<head>.npy`` and the most
-    likely classes as ``<head>_ids.npy``.
+    likely classes as ``<head>_ids.npy``. A ``TaggingHead``, for labels of which a sample may have several, logs mean average precision,
+    mean ROC area and d-prime instead, and predicts probabilities alone.
 
     Args:
         encoder: a new one, or one that was trained before (``multimodal.pretrained.load_encoder``).
         modalities: name -> builds the modality from the encoder's width: ``multimodal.modality.Input``.
-        heads: name of a label -> builds its head from the encoder's width, or is one. Shards hold one label, "label".
-        label_smoothing: share of the target spread evenly over all classes, in [0, 1). BEiT: 0.1.
+        heads: name of a label -> builds its head from the encoder's width, or is one. Shards hold "label", one class, and "labels", several
+            of them, which is for a ``TaggingHead``.
+        label_smoothing: share of the target spread evenly over all classes, in [0, 1); with a ``TaggingHead``, of each class over there and
+            not there. BEiT: 0.1.
         freeze_layers: the embeddings and so many first layers keep their weights, and their dropout is off; "all": the whole encoder does.
             0: nothing does.
         optimizer: builds the optimizer from parameter groups; biases, norms and the like are not decayed.
@@ -86,26 +89,12 @@ class FineTuning(EncoderTraining):
                 )
         self.heads = nn.ModuleDict({name: x if isinstance(x, ClassificationHead) else x(encoder.dim) for name, x in heads.items()})
         self.label_smoothing, self.mixing = label_smoothing, mixing
-        self._frozen = self._freeze(freeze_layers)
-        num_classes = {name: cast(int, head.num_classes) for name, head in self.heads.items()}
-        self.scores = nn.ModuleDict({f"{stage}_scores": ClassScores(num_classes) for stage in ("train", "val", "test")})
+        self._frozen = freeze(self, freeze_layers)
+        own = {name: cast(ClassificationHead, head) for name, head in self.heads.items()}
+        self.scores = nn.ModuleDict({f"{stage}_scores": HeadScores(own) for stage in ("train", "val", "test")})
         self._labelled = 0  # labels of this epoch
         self._check_parts()
         self.train()  # which Lightning does not call before the first step
-
-    def _freeze(self, layers: int | Literal["all"]) -> list[nn.Module]:
-        """Freeze parameters; return the modules that are frozen as a whole."""
-        depth = self.encoder.depth
-        if layers == 0:
-            return []
-        if layers != "all" and not (isinstance(layers, int) and 0 < layers <= depth):
-            raise ValueError(f"freeze_layers must be 'all' or 0 to the encoder's depth, {depth}; got {layers!r}.")
-        if layers == "all" and self.layer_decay is not None:
-            raise ValueError("layer_decay has no effect where freeze_layers is 'all': leave it out.")
-        for name, parameter in self.named_parameters():
-            if not name.startswith("heads.") and (layers == "all" or layer_of(name, depth) <= layers):
-                parameter.requires_grad_(False)
-        return [self.modalities, self.encoder] if layers == "all" else [self.modalities, *self.encoder.blocks[:layers]]
 
     @torch.no_grad()
     def _check_parts(self) -> None:
@@ -123,9 +112,12 @@ class FineTuning(EncoderTraining):
                 raise ValueError(f"head {name!r} does not fit the encoder: {str(error).splitlines()[0]}") from error
 
     def _check_mixing(self) -> None:
-        examples = [transform.example() for transform in self.transforms.values()]
-        if all(item is not None and (item.ragged or not can_be_mixed(item.values)) for item in examples):
-            raise ValueError(f"mixing has no effect on {', '.join(self.transforms)}, whose items are sequences or ids: leave it out.")
+        assert self.mixing is not None
+        examples, names = [transform.example() for transform in self.transforms.values()], ", ".join(self.transforms)
+        if all(item is not None and not can_be_mixed(item.values, item.ragged) for item in examples):
+            raise ValueError(f"mixing has no effect on {names}, whose items are ids: leave it out.")
+        if self.mixing.cutmix_alpha and all(item is not None and not can_be_mixed(item.values, item.ragged, cut=True) for item in examples):
+            raise ValueError(f"CutMix has no effect on {names}, whose items are sequences: set the mixing's cutmix_alpha to 0.")
 
     def train(self, mode: bool = True) -> FineTuning:
         """Set the mode of all parts but the frozen ones, whose dropout stays off."""
@@ -141,31 +133,37 @@ class FineTuning(EncoderTraining):
             ValueError: the shards hold more classes than the head has, or no labels.
         """
         super().on_fit_start()
-        classes = getattr(getattr(self.trainer, "datamodule", None), "classes", None)
-        if classes is None or DATA_LABEL not in self.heads:
-            return
-        if not classes:
-            raise ValueError(f"the shards hold no labels: head {DATA_LABEL!r} has nothing to learn.")
-        places = self.heads[DATA_LABEL].num_classes
-        if len(classes) > places:
-            raise ValueError(f"the shards hold {len(classes)} classes, but head {DATA_LABEL!r} has num_classes {places}: set it.")
+        for name, attribute in OF_DATA.items():
+            classes = getattr(getattr(self.trainer, "datamodule", None), attribute, None)
+            if classes is None or name not in self.heads:
+                continue
+            if not classes:
+                raise ValueError(f"the shards hold no labels: head {name!r} has nothing to learn, as no sample has an entry {name!r}.")
+            places = self.heads[name].num_classes
+            if len(classes) > places:
+                raise ValueError(f"the shards hold {len(classes)} classes, but head {name!r} has num_classes {places}: set it.")
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Refuse labels that a head has no class for, before the device sees them.
 
         Raises:
-            ValueError: a label is not -1 or one of a head's classes.
+            ValueError: a sample has labels that a head has no place for.
         """
-        for name, head in self.heads.items():
-            labels = batch.labels.get(name, torch.empty(0, dtype=torch.int64))
-            self._labelled += int((labels != NO_LABEL).sum()) if self.training else 0
-            wrong = ((labels < NO_LABEL) | (labels >= head.num_classes)).nonzero()[:, 0].tolist()
-            if wrong:
+        for name in self.heads:
+            if name not in batch.labels:
+                continue
+            head, labels = self._head(name), batch.labels[name]
+            misfit = head.misfit(labels)
+            if misfit is not None:
                 raise ValueError(
-                    f"sample {batch.keys[wrong[0]]!r} has label {int(labels[wrong[0]])} for head {name!r}, whose num_classes is "
-                    f"{head.num_classes}: allowed are 0 to {head.num_classes - 1}, and {NO_LABEL} for no label."
+                    f"sample {batch.keys[misfit.sample]!r} has {misfit.found} for head {name!r}, whose num_classes is {head.num_classes}: "
+                    f"allowed {misfit.allowed}."
                 )
+            self._labelled += int(head.labelled(labels).sum()) if self.training else 0
         return batch
+
+    def _head(self, name: str) -> ClassificationHead:
+        return cast(ClassificationHead, self.heads[name])
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return head name -> logits ``(s, c)``; nothing for an empty batch. Those of samples without tokens mean nothing."""
@@ -187,25 +185,26 @@ class FineTuning(EncoderTraining):
         batch, mixed = self.mixing(batch) if stage == "train" and self.mixing is not None else (batch, None)
         found, present = self._logits(batch)
         for name, logits in found.items():
-            labels = batch.labels.get(name)
-            labels = torch.full((len(logits),), NO_LABEL, device=logits.device) if labels is None else labels
-            chosen = ((labels != NO_LABEL) & present).nonzero()[:, 0]
-            guesses = logits.argmax(1)[chosen]
-            loss, true = self._loss(logits, labels, chosen, mixed)
-            cast(ClassScores, self._metric(stage)).update(name, loss, guesses, true)
-            correct, count = (guesses == true).sum()[None], torch.tensor(len(chosen), device=logits.device)
+            head = self._head(name)
+            labels = head.told(batch.labels.get(name), len(logits))
+            chosen = (head.labelled(labels) & present).nonzero()[:, 0]
+            said = logits[chosen].float()
+            guesses = head.guesses(said)
+            loss, true = self._loss(head, said, labels, chosen, mixed)
+            cast(HeadScores, self._metric(stage)).update(name, loss, guesses, true)
+            correct, count = head.right(guesses, true).sum()[None], torch.tensor(len(chosen), device=logits.device)
             terms[name, 0] = Term(loss, count=count, weight=1.0, correct=correct, ids=guesses)
         return terms
 
-    def _loss(self, logits: Tensor, labels: Tensor, chosen: Tensor, mixed: Mixed | None) -> tuple[Tensor, Tensor]:
-        """Return the sum of the losses of the chosen samples, and what counts as their true classes."""
-        entropy = partial(F.cross_entropy, logits[chosen].float(), label_smoothing=self.label_smoothing)
+    def _loss(self, head: ClassificationHead, logits: Tensor, labels: Tensor, chosen: Tensor, mixed: Mixed | None) -> tuple[Tensor, Tensor]:
+        """Return the sum of the losses of the chosen samples, whose logits these are, and what counts as their true classes."""
         own = labels[chosen]
         if mixed is None:
-            return entropy(own, reduction="sum"), own
+            return head.losses(logits, own, self.label_smoothing).sum(), own
         share, other = mixed.share[chosen], labels[mixed.partner[chosen]]  # partners have labels for the same heads
-        loss = share * entropy(own, reduction="none") + (1 - share) * entropy(other, reduction="none")
-        return loss.sum(), torch.where(share >= 0.5, own, other)
+        losses = [head.losses(logits, told, self.label_smoothing) for told in (own, other)]  # of a shared target, as they are linear in it
+        larger = (share >= 0.5).view(-1, *[1] * (own.ndim - 1))
+        return (share * losses[0] + (1 - share) * losses[1]).sum(), torch.where(larger, own, other)
 
     def _unused(self, batch: Batch) -> Iterable[nn.Module]:
         return [self.modalities] if batch.items else [self.modalities, self.heads]  # of embeddings in use, the vector of the mask
@@ -222,17 +221,16 @@ class FineTuning(EncoderTraining):
             raise ValueError(f"no sample of the epoch has a label {' or '.join(map(repr, self.heads))}: there is nothing to learn.")
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, tuple[list[str], Tensor]]:
-        """Return head name -> keys and probabilities ``(samples with items, c)``, and ``<head>_ids`` -> keys and classes."""
+        """Return head name -> keys and probabilities ``(samples with items, c)``, and for one label ``<head>_ids`` -> keys and classes."""
         logits, present = self._logits(batch)
         index = present.nonzero()[:, 0]
         keys = [batch.keys[i] for i in index.tolist()]
         found: dict[str, tuple[list[str], Tensor]] = {}
         for name, x in logits.items():
-            probabilities = x[index].float().softmax(1)
-            found |= {name: (keys, probabilities), f"{name}_ids": (keys, probabilities.argmax(1))}
+            found |= {file: (keys, values) for file, values in self._head(name).predictions(name, x[index].float()).items()}
         if not batch.items:
             self._encode_nothing()
         return found
 
     def _shown(self, score: str) -> bool:
-        return score.partition("/")[0] in ("loss", "accuracy")
+        return score.partition("/")[0] in ("loss", "accuracy", "mean_average_precision")

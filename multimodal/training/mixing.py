@@ -45,12 +45,16 @@ class Mixing:
 
     As in timm the first sample is mixed with the last, the second with the last but one, and all in one proportion. Samples are mixed with
     samples of the same modalities and with labels for the same heads; those alone of their kind stay as they are, and so do those with
-    items of other kinds than arrays of at least two axes in one size: sequences, ids. A batch of pictures is thus mixed as timm does it.
-    Draws come from torch's generator on the CPU, which the command seeds for each step: a resumed run mixes alike.
+    items that cannot be mixed: ids, and with CutMix sequences. A batch of pictures is thus mixed as timm does it. Draws come from torch's
+    generator on the CPU, which the command seeds for each step: a resumed run mixes alike.
+
+    Sequences of numbers, such as waveforms and spectrograms, keep their own length by Mixup: the partner's is cut there, or filled up with
+    zeros, as AST and AudioMAE fill up waveforms. The share of the labels is that of the values all the same. What is mixed is what the
+    modality's preparation made: spectrograms, where it makes them.
 
     Args:
         mixup_alpha: both parameters of the beta distribution that Mixup draws a sample's share from; 0: no Mixup. BEiT, MAE: 0.8.
-        cutmix_alpha: the same of CutMix, where it is the share outside of the box; 0: no CutMix. BEiT, MAE: 1.0.
+        cutmix_alpha: the same of CutMix, where it is the share outside of the box; 0: no CutMix, as sequences need. BEiT, MAE: 1.0.
         probability: of a batch to be mixed, in (0, 1].
         switch_probability: of CutMix in a batch that is mixed, where both are on, in [0, 1].
 
@@ -85,9 +89,19 @@ class Mixing:
         return Draw(share, (generator.random(), generator.random()) if cut else None)
 
 
-def can_be_mixed(value: Tensor) -> bool:
-    """Return whether the values of an item can be mixed: bytes and real numbers with rows and columns can, ids cannot."""
-    return value.ndim >= ROWS_AND_COLUMNS and (value.dtype == torch.uint8 or value.is_floating_point())
+def can_be_mixed(values: Tensor, ragged: bool = False, cut: bool = False) -> bool:
+    """Return whether the values of an item can be mixed.
+
+    Bytes and real numbers with rows and columns can, and by Mixup real numbers of any shape; ids cannot.
+
+    Args:
+        values: of the item.
+        ragged: whether its first axis varies from item to item.
+        cut: whether by CutMix, instead of Mixup.
+    """
+    if ragged or values.ndim < ROWS_AND_COLUMNS:
+        return values.is_floating_point() and not cut
+    return values.dtype == torch.uint8 or values.is_floating_point()
 
 
 def mix(batch: Batch, draw: Draw) -> tuple[Batch, Mixed]:
@@ -100,14 +114,15 @@ def mix(batch: Batch, draw: Draw) -> tuple[Batch, Mixed]:
     Returns:
         The batch, its labels as they were, without views and ids of tokenizers, which would be those of before; and how it was mixed.
     """
-    partner = partners(batch)
+    cut = draw.centre is not None
+    partner = partners(batch, cut)
     shares, counts = partner.new_zeros(len(partner), dtype=torch.float32), torch.zeros_like(partner)
     mixed: dict[str, Items] = {}
     for name, items in batch.items.items():
-        if not _whole(items):
+        if not _mixes(items, cut):
             mixed[name] = items
             continue
-        values, share = mix_values(items.values, items.values[_items_of(items, partner)], draw)
+        values, share = mix_values(items.values, _others(items, _items_of(items, partner)), draw)
         mixed[name] = replace(items, values=values, tokenizer_values=None, ids=None)
         shares = shares.index_add(0, items.sample, shares.new_full((len(items),), share))
         counts = counts.index_add(0, items.sample, torch.ones_like(items.sample))
@@ -131,23 +146,41 @@ def mix_values(own: Tensor, other: Tensor, draw: Draw) -> tuple[Tensor, float]:
     return values, 1 - (bottom - top) * (right - left) / (rows * columns)
 
 
-def partners(batch: Batch) -> Tensor:
-    """Return ``(samples,)`` int64, the sample that each is mixed with: among those of its kind, in the order of the batch, from the end."""
+def partners(batch: Batch, cut: bool = False) -> Tensor:
+    """Return ``(samples,)`` int64, the sample that each is mixed with: among those of its kind, in the order of the batch, from the end.
+
+    Args:
+        batch: not an empty one.
+        cut: whether they are mixed by CutMix.
+    """
     device = next(iter(batch.items.values())).sample.device
     kind, mixes = (torch.full((batch.num_samples,), start, device=device) for start in (0, True))
     for bit, items in enumerate(batch.items.values()):
         kind = kind.index_add(0, items.sample, torch.full_like(items.sample, 1 << bit))
-        mixes = mixes if _whole(items) else mixes.index_fill(0, items.sample, False)
+        mixes = mixes if _mixes(items, cut) else mixes.index_fill(0, items.sample, False)
     for bit, labels in enumerate(batch.labels.values(), start=len(batch.items)):
-        kind = kind + ((labels >= 0).long() << bit)
+        kind = kind + ((labels.reshape(len(labels), -1)[:, 0] >= 0).long() << bit)
     order, number = kind.argsort(stable=True), torch.arange(batch.num_samples, device=device)
     ranked = kind[order]
     mirrored = torch.searchsorted(ranked, ranked) + torch.searchsorted(ranked, ranked, right=True) - 1 - number
     return torch.where(mixes, number.scatter(0, order, order[mirrored]), number)
 
 
-def _whole(items: Items) -> bool:
-    return items.lengths is None and can_be_mixed(items.values[0])
+def _mixes(items: Items, cut: bool) -> bool:
+    ragged = items.lengths is not None
+    return can_be_mixed(items.values if ragged else items.values[0], ragged, cut)
+
+
+def _others(items: Items, other: Tensor) -> Tensor:
+    """Return the values of the other item of each, ``(items,)``; of ragged items as long as the item itself, zeros after its end."""
+    if items.lengths is None:
+        return items.values[other]
+    starts = items.lengths.cumsum(0) - items.lengths
+    own = torch.repeat_interleave(items.lengths, output_size=len(items.values))
+    place, there = torch.arange(len(own), device=own.device) - starts[own], other[own]
+    beyond = place >= items.lengths[there]
+    found = items.values[starts[there] + place.masked_fill(beyond, 0)]
+    return found.masked_fill(beyond.view(-1, *[1] * (found.ndim - 1)), 0)
 
 
 def _items_of(items: Items, partner: Tensor) -> Tensor:

@@ -56,13 +56,15 @@ class ClassScores(Metric):
 
     Args:
         num_classes: head name -> number of its classes.
+        named: whether scores carry the name of their head (``accuracy/<head>``); None: where there are several.
     """
 
     full_state_update = False
 
-    def __init__(self, num_classes: Mapping[str, int]) -> None:
+    def __init__(self, num_classes: Mapping[str, int], named: bool | None = None) -> None:
         super().__init__()
         self.num_classes = dict(num_classes)
+        self.named = len(self.num_classes) > 1 if named is None else named
         for name, classes in self.num_classes.items():
             self.add_state(f"loss_{name}", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
             self.add_state(f"counts_{name}", torch.zeros(3, classes, dtype=torch.int64), dist_reduce_fx="sum")
@@ -82,7 +84,7 @@ class ClassScores(Metric):
         setattr(self, f"loss_{name}", getattr(self, f"loss_{name}") + loss.detach())
 
     def compute(self) -> dict[str, Tensor]:
-        """Return loss, accuracy, macro_f1 and samples; with several heads of each (``accuracy/<head>``), and the mean accuracy of all.
+        """Return loss, accuracy, macro_f1 and samples; if named of each head (``accuracy/<head>``), and the mean accuracy of all.
 
         Heads without labelled samples are left out.
         """
@@ -97,7 +99,7 @@ class ClassScores(Metric):
             scores[f"accuracy/{name}"] = right.sum() / count
             scores[f"macro_f1/{name}"] = f1[(labelled + guessed) > 0].mean()
             scores[f"samples/{name}"] = count.float()
-        if len(self.num_classes) == 1:
+        if not self.named:
             return {name.partition("/")[0]: value for name, value in scores.items()}
         accuracies = [value for name, value in scores.items() if name.startswith("accuracy/")]
         return scores | ({"accuracy": torch.stack(accuracies).mean()} if accuracies else {})

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
-from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
@@ -18,27 +17,21 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from multimodal.batch import Batch, Items
-from multimodal.datamodules.shards.keys import clean_key
 from multimodal.heads import DenseLogits, SegmentationHead
-from multimodal.modality import Input, Modality
+from multimodal.modality import Input
 from multimodal.nn import Encoder
 from multimodal.objectives import Term
-from multimodal.protocols import LabelledTransform
-from multimodal.training.callbacks.predictions import FOLDER
-from multimodal.training.dry_run import check_input
-from multimodal.training.encoder_training import EncoderTraining, default_optimizer
+from multimodal.training.encoder_training import default_optimizer
 from multimodal.training.mask_pictures import coloured, enlarged, write_mask
 from multimodal.training.optimization import WarmupPolynomial
+from multimodal.training.place_labelling import NO_CLASS, PlaceLabelling
 from multimodal.training.segmentation_scores import SegmentationScores
 from multimodal.training.sliding_window import SlidingWindow, at_size
 
-NO_CLASS = -1
-EARLY = 50
-"""Training batches after which masks are missed; an epoch may have fewer."""
 SHARES = {4: (1 / 3, 1 / 2, 2 / 3, 1.0)}  # of the depth, at which four layers are read: 3, 5, 7, 11 of 12 and 7, 11, 15, 23 of 24 (BEiT)
 
 
-class SemanticSegmentation(EncoderTraining):
+class SemanticSegmentation(PlaceLabelling):
     """Train an encoder, or only a head on it, to tell the class of each pixel.
 
     The loss of an optimizer step is the mean cross-entropy over all its labelled pixels, over ranks and accumulated batches alike; the
@@ -67,6 +60,9 @@ class SemanticSegmentation(EncoderTraining):
             or no labelled pixel in the first 50 batches, or in a whole epoch.
     """
 
+    place, kind, reader = "pixel", "mask", "multimodal.tokenizers.image.SegmentationTransform"
+    head: SegmentationHead
+
     def __init__(
         self,
         encoder: Encoder,
@@ -94,42 +90,6 @@ class SemanticSegmentation(EncoderTraining):
             raise ValueError(f"class_names has {len(names)} names, the head's num_classes is {self.head.num_classes}.")
         shown = {"train": None, "val": names, "test": names}
         self.scores = nn.ModuleDict({f"{stage}_scores": SegmentationScores(self.head.num_classes, own) for stage, own in shown.items()})
-        self._labelled, self._batches = 0, 0  # pixels of this epoch, and batches of the first
-        self._written = 0
-        self._check_parts()
-
-    def _check_parts(self) -> None:
-        """Try embedding, encoder and head on the transform's example."""
-        if len(self.modalities) != 1:
-            raise ValueError(f"modalities must be one, whose pixels are to be told apart; got {', '.join(self.modalities)}.")
-        if isinstance(self.modality, Modality):
-            raise ValueError(
-                f"modality {self.name!r} is one of pretraining: give multimodal.modality.Input its transform and its embedding."
-            )
-        transform = self.modality.transform
-        if not isinstance(transform, LabelledTransform):
-            raise ValueError(
-                f"the transform of modality {self.name!r}, a {type(transform).__name__}, reads no masks: use one that does, such as "
-                "multimodal.tokenizers.image.SegmentationTransform."
-            )
-        check_input(self.name, self.modality, self.encoder.dim)
-
-    @property
-    def name(self) -> str:
-        """The modality's name."""
-        return next(iter(self.modalities))
-
-    @property
-    def modality(self) -> Input:
-        """The modality."""
-        return cast(Input, self.modalities[self.name])
-
-    def train(self, mode: bool = True) -> SemanticSegmentation:
-        """Set the mode of all parts but the frozen ones, whose dropout stays off."""
-        super().train(mode)
-        for module in self._frozen:
-            module.eval()
-        return self
 
     def configure_model(self) -> None:
         """Refuse a model that is cut into shards.
@@ -140,27 +100,6 @@ class SemanticSegmentation(EncoderTraining):
         if self.device_mesh is not None:
             raise ValueError("SemanticSegmentation does not run under ModelParallelStrategy: use ddp.")
         super().configure_model()
-
-    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Refuse classes that the head has no place for, before the device sees them.
-
-        Raises:
-            ValueError: a label is not -1 or one of the head's classes, or there are no labels at all.
-        """
-        for items in batch.items.values():
-            if items.labels is None:
-                raise ValueError(f"the items of modality {self.name!r} bring no labels: its transform must make them.")
-            if self.training:
-                self._labelled += int((items.labels != NO_CLASS).sum())
-            most, places = items.labels.flatten(1).amax(1), self.head.num_classes
-            wrong = (most >= places).nonzero()[:, 0].tolist()
-            if wrong:
-                key = batch.keys[int(items.sample[wrong[0]])]
-                raise ValueError(
-                    f"the mask of sample {key!r} has class {int(most[wrong[0]])}, but the head's num_classes is {places}: "
-                    f"allowed are 0 to {places - 1}, and what the transform's masks ignore."
-                )
-        return batch
 
     def forward(self, values: Tensor) -> DenseLogits:
         """Return what the head says of images of one size, on its own grid.
@@ -206,47 +145,14 @@ class SemanticSegmentation(EncoderTraining):
         # what comes after the last layer that is read; of embeddings in use, the vector of the mask
         return [self.modalities, self.encoder] if batch.items else [self.modalities, self.head]
 
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Log scores; after the first batches, refuse to go on without labels.
-
-        Raises:
-            ValueError: no pixel had a label so far.
-        """
-        super().on_train_batch_end(outputs, batch, batch_idx)
-        self._batches += 1
-        if self._batches == EARLY:
-            self._check_labelled(f"the first {EARLY} training batches")
-
-    def on_train_epoch_end(self) -> None:
-        """Refuse to go on without labels.
-
-        Raises:
-            ValueError: no pixel of the epoch had a label.
-        """
-        self._check_labelled("the epoch")
-        self._labelled, self._batches = 0, EARLY  # what the first batches had to show, the epoch has shown
-
-    def _check_labelled(self, where: str) -> None:
-        count = self.trainer.strategy.reduce(torch.tensor(float(self._labelled), device=self.device), reduce_op="sum")
-        if not count:
-            fields = ", ".join(cast(LabelledTransform, self.modality.transform).label_extensions)
-            raise ValueError(f"no pixel of {where} has a label: do the shards of the training split hold masks in a field {fields}?")
-
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, tuple[list[str], Tensor]]:
         """Write the classes of each image to ``RUN/predictions/<modality>/<key>.png``."""
-        for name, items in batch.items.items():
+        for items in batch.items.values():
             size = cast(Tensor, items.labels).shape[1:]
             guesses = self.pixel_logits(items.values, (size[0], size[1])).argmax(1)
-            folder = Path(self.trainer.default_root_dir) / FOLDER / name
-            for own, number in zip(guesses, items.sample.tolist(), strict=True):
-                write_mask(own, self.head.num_classes, folder / f"{clean_key(batch.keys[number])}.png")
-            self._written += len(items)
+            for own, path in zip(guesses, self._files(batch, items, "png"), strict=True):
+                write_mask(own, self.num_classes, path)
         return {}  # nothing that is to be joined with other batches: images differ in size
-
-    def on_predict_end(self) -> None:
-        """Say what was written."""
-        print(f"{Path(self.trainer.default_root_dir) / FOLDER / self.name}: {self._written} masks")
-        self._written = 0
 
     @torch.no_grad()
     def pictures(self, batch: Batch, count: int) -> dict[str, list[Mapping[str, Tensor]]]:

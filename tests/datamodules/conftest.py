@@ -138,7 +138,8 @@ def pack(tmp_path):
             shards[split] = [shard.info] if samples else []
             parts.append(shard.contents)
         whole = total(parts)
-        ShardIndex(shards, field_info(whole.fields, whole.field_bytes), dict(whole.class_counts)).save(folder)
+        labels = {"class_counts": dict(whole.class_counts), "tag_counts": dict(whole.tag_counts)}
+        ShardIndex(shards, field_info(whole.fields, whole.field_bytes), **labels).save(folder)
         return folder
 
     return make

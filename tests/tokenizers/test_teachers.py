@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 
-from multimodal.nn import Encoder
+from multimodal.nn import Encoder, Frozen
 from multimodal.tokenizers.audio import BeatsTokenizer, SpectrogramEmbed
 from multimodal.tokenizers.teachers import EncoderTeacher
 from tests.pretrained.test_beats import TINY, checkpoint_of, imported, saved
@@ -47,6 +47,13 @@ def test_logits_are_those_of_each_item_alone(classifier):
     assert teacher.dim == 5 and teacher.of_items
     expected = torch.cat([model(own[None]) for own in values.split(LENGTHS)])
     torch.testing.assert_close(teacher(values, lengths), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_frozen_teacher_is_known_by_its_layer_and_head(classifier):
+    chosen = [{}, {"layer": 0}, {"layer": 11}, {"layer": -1}, {"head": "classes"}]
+    found = [Frozen(EncoderTeacher(classifier[0], **options)).fingerprint() for options in chosen]
+    assert len(set(found)) == 4 and found[2] == found[3]  # -1 is the last, 11
+    assert found == [Frozen(EncoderTeacher(classifier[0], **options)).fingerprint() for options in chosen]
 
 
 @pytest.mark.parametrize("options", [{}, {"head": "classes"}], ids=["features", "logits"])

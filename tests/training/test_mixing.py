@@ -250,7 +250,46 @@ def test_settings_are_checked(given_settings, expected):
         Mixing(**given_settings)
 
 
-def test_mixing_of_sequences_alone_is_refused():
+def test_mixing_of_ids_alone_is_refused():
     music = partial(Input, transform=MidiTransform(), embed=CompoundEmbed)
-    with pytest.raises(ValueError, match="mixing has no effect on midi, whose items are sequences or ids: leave it out"):
+    with pytest.raises(ValueError, match="mixing has no effect on midi, whose items are ids: leave it out"):
         FineTuning(Encoder(dim=16, depth=1, num_heads=2), {"midi": music}, {"label": ClassificationHead(16, 2)}, mixing=Mixing())
+
+
+def sounds(*lengths: int, bins: int | None = None, labels=None, seed: int = 0) -> Batch:
+    """Waveforms, or spectrograms of so many bins, of these lengths."""
+    generator, shape = torch.Generator().manual_seed(seed), () if bins is None else (bins,)
+    samples = []
+    for number, length in enumerate(lengths):
+        told = {} if labels is None else {"labels": labels[number]}
+        samples.append(Sample(f"s{number}", {"sound": Item(torch.randn(length, *shape, generator=generator), ragged=True)}, told))
+    return collate(samples)
+
+
+@pytest.mark.parametrize("bins", [None, 3])
+@given(lengths=st.lists(st.integers(1, 6), min_size=1, max_size=6))
+def test_sequences_keep_their_length_and_get_their_partners_values_and_zeros_after_them(bins, lengths):
+    batch = sounds(*lengths, bins=bins)
+    mixed_batch, mixed = mix(batch, Draw(0.3))
+    own = batch.items["sound"].values.split(lengths)
+    for number, found in enumerate(mixed_batch.items["sound"].values.split(lengths)):
+        expected = torch.zeros_like(own[number])
+        partner = own[mixed.partner[number]]
+        for place in range(min(len(expected), len(partner))):
+            expected[place] = partner[place]
+        torch.testing.assert_close(found, 0.3 * own[number] + 0.7 * expected)
+    assert mixed.partner.tolist() == list(range(len(lengths)))[::-1] and mixed_batch.items["sound"].lengths.tolist() == lengths
+    assert mixed.share.tolist() == pytest.approx([1.0 if p == i else 0.3 for i, p in enumerate(mixed.partner.tolist())])
+
+
+def test_cutmix_leaves_sequences_alone():
+    batch = sounds(4, 6, 5)
+    mixed_batch, mixed = mix(batch, Draw(0.3, (0.5, 0.5)))
+    assert torch.equal(mixed_batch.items["sound"].values, batch.items["sound"].values)
+    assert mixed.partner.tolist() == [0, 1, 2] and mixed.share.tolist() == [1, 1, 1]
+
+
+def test_samples_are_mixed_with_those_that_have_rows_of_labels_too():
+    rows = torch.tensor([[1, 0], [-1, -1], [0, 0], [0, 1]])
+    batch = replace(sounds(3, 3, 3, 3), labels={"labels": rows})
+    assert partners(batch).tolist() == [3, 1, 2, 0]

@@ -14,8 +14,9 @@ import torch
 from lightning.pytorch.loggers import CSVLogger
 
 from multimodal.batch import Item, Sample, collate
-from multimodal.nn import Frozen
+from multimodal.nn import Encoder, Frozen
 from multimodal.protocols import Teacher
+from multimodal.tokenizers.audio import BeatsTokenizer, LogMel, SpectrogramEmbed, SpectrogramRenderer, SpectrogramTransform
 from multimodal.tokenizers.image import DiscreteVAE, FeatureRenderer, ImageTransform, PatchGridRenderer, QuantizedAutoencoder, VqKdTokenizer
 from multimodal.tokenizers.pretrained import load_tokenizer
 from multimodal.tokenizers.quantizers import EuclideanCodebook, ResidualQuantizer
@@ -254,6 +255,49 @@ def test_each_field_of_several_is_counted(tmp_path):
     assert scores["test/codebook/dead_codes"] == pytest.approx(5 - 5 * sum(used) / 2)
     rows = training.pictures(make_batches()[0], 1)["drawing"]
     assert [list(row) for row in rows] == [["image", "tokens decoded"]]
+
+
+def make_sounds(**settings) -> TokenizerTraining:
+    torch.manual_seed(0)
+    tokenizer = BeatsTokenizer(partial(Encoder, dim=16, depth=1, num_heads=2), SpectrogramEmbed, num_codes=12, code_dim=4)
+    return TokenizerTraining(
+        tokenizer, **{"transform": SpectrogramTransform(features=LogMel(num_bins=32)), "name": "sound"} | settings
+    ).eval()
+
+
+def sound_batch(*frames: int):
+    items = [15.4 + 6.5 * torch.randn(count, 32, generator=torch.Generator().manual_seed(count)) for count in frames]
+    return collate([Sample(str(count), {"sound": Item(x, ragged=True)}) for count, x in zip(frames, items, strict=True)])
+
+
+def test_items_of_different_lengths_are_drawn_one_by_one():
+    renderer = SpectrogramRenderer(min_size=1)
+    training, batch = make_sounds(renderer=renderer), sound_batch(48, 85, 33)
+    rows = training.pictures(batch, 2)["sound"]
+    assert [list(row) for row in rows] == [["spectrogram", "codes"]] * 2
+    assert [tuple(row["codes"].shape) for row in rows] == [(3, 32, 48), (3, 32, 80)]
+    for row, own in zip(rows, batch.items["sound"].values.split([48, 85, 33]), strict=False):
+        ids = training.tokenizer.encode(own[None])
+        drawn = renderer.render(training.tokenizer, own, ids, ids, torch.zeros(len(ids), dtype=torch.bool))
+        assert all(torch.equal(row[name], drawn[name]) for name in row)
+    assert not torch.equal(rows[0]["codes"], rows[1]["codes"][:, :, :48])
+
+
+def test_items_of_different_lengths_have_no_array_of_ids(tmp_path):
+    training = make_sounds()
+    with pytest.raises(ValueError, match=r"items of different lengths have no array of ids: `multimodal shards tokenize` stores them"):
+        training.predict_step(sound_batch(48, 85), 0)
+    same = collate([Sample(str(i), {"sound": Item(15 + torch.randn(48, 32))}) for i in range(2)])
+    assert training.predict_step(same, 0)["sound"][1].shape == (2, 6)
+
+
+@pytest.mark.parametrize(("mean", "gain"), [(15.41663, 1.0), (-4.2677393, 2.0**15)])
+def test_statistics_of_another_gain_than_the_transforms_are_refused(mean, gain):
+    embed = partial(SpectrogramEmbed, mean=mean)
+    tokenizer = BeatsTokenizer(partial(Encoder, dim=16, depth=1, num_heads=2), embed, num_codes=12, code_dim=4)
+    with pytest.raises(ValueError, match=rf"mean {mean:g} is not of spectrograms with gain {gain:g}, whose means lie in"):
+        TokenizerTraining(tokenizer, SpectrogramTransform(features=LogMel(gain=gain)))
+    TokenizerTraining(tokenizer, SpectrogramTransform(features=LogMel(gain=2.0**15 / gain)))
 
 
 @pytest.mark.slow

@@ -2,10 +2,14 @@
 
 from multimodal.tokenizers.audio.beats import BeatsTokenizer
 from multimodal.tokenizers.audio.decode import AudioLimits, decode_audio
+from multimodal.tokenizers.audio.deltas import Deltas
 from multimodal.tokenizers.audio.embed import NormedProjection, SpectrogramEmbed
 from multimodal.tokenizers.audio.features import LogMel
+from multimodal.tokenizers.audio.frame_labels import FrameLabelTransform, SegmentReader
+from multimodal.tokenizers.audio.normalization import NormalizeBins
 from multimodal.tokenizers.audio.preparation import CircularShift, RandomGain, SpecAugment, Spectrograms
 from multimodal.tokenizers.audio.random_projection import RandomProjectionTokenizer
+from multimodal.tokenizers.audio.render import SpectrogramRenderer
 from multimodal.tokenizers.audio.spectrogram import SpectrogramTransform
 from multimodal.tokenizers.audio.transform import AudioTransform
 from multimodal.tokenizers.audio.waveform import WaveformEmbed
@@ -15,12 +19,17 @@ __all__ = [
     "AudioTransform",
     "BeatsTokenizer",
     "CircularShift",
+    "Deltas",
+    "FrameLabelTransform",
     "LogMel",
+    "NormalizeBins",
     "NormedProjection",
     "RandomGain",
     "RandomProjectionTokenizer",
+    "SegmentReader",
     "SpecAugment",
     "SpectrogramEmbed",
+    "SpectrogramRenderer",
     "SpectrogramTransform",
     "Spectrograms",
     "WaveformEmbed",

@@ -63,7 +63,7 @@ class SpectrogramTransform(Transform):
     def example(self) -> Item:
         """Return the spectrogram of silence."""
         silence = self.sound.example().values
-        return self._item(F.pad(silence, (0, max(0, self.features.num_samples(self.min_frames) - len(silence)))))
+        return self.of_samples(F.pad(silence, (0, max(0, self.features.num_samples(self.min_frames) - len(silence)))))
 
     def __call__(self, decoded: Waveform, generator: torch.Generator, train: bool) -> Item:
         """Return ``(frames, bins)`` float32.
@@ -71,9 +71,14 @@ class SpectrogramTransform(Transform):
         Raises:
             ValueError: the crop has fewer than ``min_frames``, and is not to be filled up.
         """
-        return self._item(self.sound(decoded, generator, train).values)
+        return self.of_samples(self.sound(decoded, generator, train).values)
 
-    def _item(self, samples: torch.Tensor) -> Item:
+    def of_samples(self, samples: torch.Tensor) -> Item:
+        """Return the item of a crop, ``(samples,)`` float32 at the sample rate of ``sound``.
+
+        Raises:
+            ValueError: as ``__call__``.
+        """
         least = self.features.num_samples(self.min_frames)
         if self.pad:
             samples = F.pad(samples, (0, max(0, least - len(samples))))

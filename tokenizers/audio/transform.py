@@ -36,6 +36,18 @@ class Waveform(NamedTuple):
     sample_rate_hz: int
 
 
+class Crop(NamedTuple):
+    """A part of a sound.
+
+    Args:
+        samples: ``(n,)`` float32, at the wanted sample rate.
+        start_s: where it begins in the sound, in seconds.
+    """
+
+    samples: Tensor
+    start_s: float
+
+
 class AudioTransform(Transform):
     """A crop of a sound, as one channel at one sample rate. In training it is drawn at random; in evaluation it is the central one.
 
@@ -94,13 +106,18 @@ class AudioTransform(Transform):
 
     def __call__(self, decoded: Waveform, generator: torch.Generator, train: bool) -> Item:
         """Return ``(samples,)`` float32, at most ``seconds`` of it."""
+        return Item(self.crop(decoded, generator, train).samples, ragged=True)
+
+    def crop(self, decoded: Waveform, generator: torch.Generator, train: bool) -> Crop:
+        """Return the part that is the item, and where it begins; arguments as of ``__call__``."""
         samples, rate = decoded
         if self.seconds is None:
-            return Item(_resampled(samples, rate, self.sample_rate_hz), ragged=True)
+            return Crop(_resampled(samples, rate, self.sample_rate_hz), 0.0)
         spare = max(0, len(samples) - round(self.seconds * rate))
         first = int(torch.randint(spare + 1, (), generator=generator)) if train else spare // 2
-        crop = samples[first : first + max(1, round(self.seconds * rate))]
-        return Item(_resampled(crop, rate, self.sample_rate_hz)[: round(self.seconds * self.sample_rate_hz)].contiguous(), ragged=True)
+        part = samples[first : first + max(1, round(self.seconds * rate))]
+        resampled = _resampled(part, rate, self.sample_rate_hz)[: round(self.seconds * self.sample_rate_hz)].contiguous()
+        return Crop(resampled, first / rate)
 
 
 def _resampled(samples: Float32[Tensor, " n"], rate: int, wanted: int) -> Float32[Tensor, " m"]:

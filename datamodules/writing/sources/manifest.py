@@ -5,13 +5,13 @@ from __future__ import annotations
 import datetime
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from multimodal.datamodules.shards.contents import METADATA
+from multimodal.datamodules.shards.contents import METADATA, TAGS, tags_of
 from multimodal.datamodules.shards.keys import clean_key
 from multimodal.datamodules.writing.sources.field_names import COMPOUND_NAME, field_of, shared_extensions
 from multimodal.datamodules.writing.sources.samples import FileError, FileSample, InlineData, Piece, SourceFile
@@ -31,6 +31,8 @@ class Columns:
         key: names the samples; "row" where there is no such column: the number of the row. None: the column ``key``, else the path of the
             first file, without its extension.
         label: name of the class; None: the column ``label`` if there is one.
+        labels: names of several classes of a sample: a list, or a text with ``separator`` between them. None: there is no such column.
+        separator: between these names; a text that is nothing else names none.
         split: name of the split; None: none.
         paths: of files; None: those in which at least half of the first 100 values name files.
         texts: become fields ``txt``.
@@ -38,6 +40,8 @@ class Columns:
 
     key: str | None = None
     label: str | None = None
+    labels: str | None = None
+    separator: str = "|"
     split: str | None = None
     paths: Sequence[str] | None = None
     texts: Sequence[str] = ()
@@ -94,7 +98,7 @@ class _Roles:
     @classmethod
     def of(cls, path: Path, rows: Sequence[tuple[int, Row]], columns: Columns, root: Path) -> _Roles:
         names = list(dict.fromkeys(name for _, row in rows for name in row))
-        asked = [columns.key, columns.label, columns.split, *(columns.paths or ()), *columns.texts]
+        asked = [columns.key, columns.label, columns.labels, columns.split, *(columns.paths or ()), *columns.texts]
         for name in asked:
             if name is not None and name not in names and not (name == ROW_NUMBER and name == columns.key):
                 raise ValueError(f"{path} has no column {name!r}; it has {', '.join(names)}.")
@@ -110,6 +114,7 @@ class _Roles:
         extensions = {name: {_extension(row[name]) for _, row in rows if row.get(name) is not None} for name in found}
         extensions |= {name: {TEXT} for name in columns.texts}
         used = {*found, *columns.texts, columns.label or "label", columns.split}
+        used |= {columns.labels, TAGS} if columns.labels else set()
         others = tuple(name for name in names if name not in used)
         return cls(path, root, columns, tuple(found), shared_extensions(extensions), others)
 
@@ -137,7 +142,8 @@ class _Roles:
             scan.refuse(f"{where}: no file or text.", on_error)
             return None
         label = self._label(row)
-        return FileSample(self._key(number, row), f"{self.manifest.name}:{number}", label, files, self._columns(where, row))
+        more = self._columns(where, row) | self._tags(where, row)
+        return FileSample(self._key(number, row), f"{self.manifest.name}:{number}", label, files, more)
 
     def split(self, number: int, row: Row) -> str | None:
         """Return the split that a row says."""
@@ -178,7 +184,20 @@ class _Roles:
         value = row.get(self.columns.label or "label")
         return None if value is None else str(value)
 
-    def _columns(self, where: str, row: Row) -> Mapping[str, Any]:
+    def _tags(self, where: str, row: Row) -> dict[str, Any]:
+        name = self.columns.labels
+        if name is None or row.get(name) is None:
+            return {}
+        value = row[name]
+        parts = [part.strip() for part in value.split(self.columns.separator)] if isinstance(value, str) else value
+        found = {TAGS: [part for part in parts if part] if isinstance(value, str) else parts}
+        try:
+            tags_of(found)
+        except ValueError as error:
+            raise ValueError(f"{where}, column {name!r}: {error}") from None
+        return found
+
+    def _columns(self, where: str, row: Row) -> dict[str, Any]:
         there = (name for name in self.others if row.get(name) is not None)
         return {name: plain_value(f"{where}, column {name!r}", row[name]) for name in there}
 

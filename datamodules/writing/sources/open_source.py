@@ -105,6 +105,7 @@ def _check(names: Sequence[str], kind: Kind, rules: SourceRules) -> None:
         "--root": (rules.root, ("manifest",)),
         "--path-columns": (columns.paths, ("manifest",)),
         "--split-column": (columns.split, ("manifest",)),
+        "--labels-column": (columns.labels, ("manifest",)),
         "--text-columns": (columns.texts, ("manifest", "huggingface")),
         "--key-column": (columns.key, ("manifest", "huggingface")),
         "--label-column": (columns.label, ("manifest", "huggingface", "tars")),

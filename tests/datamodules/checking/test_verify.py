@@ -100,6 +100,29 @@ def test_good_shards_have_no_problems_and_the_counts_of_the_index(make_shards):
     assert result.contents.field_bytes == {name: info.bytes for name, info in index.fields.items()}
 
 
+def tagged(numbers, *labels):
+    return [(key, fields | {"json": json.dumps({"labels": own}).encode()}) for (key, fields), own in zip(numbers, labels, strict=False)]
+
+
+def test_counts_of_several_labels_are_compared(pack, repack, tar_of, numbers):
+    folder = pack({"train": tagged(numbers, ["dog"], ["dog", "rain"], [], [])})
+    assert problems_of(folder)[1] == []
+    repack(folder, tar_of(flat(tagged(numbers, ["dog"], ["rain"], [], "dog"))))
+    _, found = problems_of(folder)
+    told = [reason for *_, reason in found]
+    assert any("1 samples have among their labels 'dog'; it says 2" in reason for reason in told)
+    assert any("the labels 'dog' are not a list of different strings" in reason for reason in told)
+
+
+def test_an_older_index_says_nothing_of_several_labels(pack, numbers):
+    folder = pack({"train": tagged(numbers, ["dog"], ["rain"], "anything", [])})
+    path = folder / "index.json"
+    content = json.loads(path.read_text())
+    assert content.pop("tags") == {"dog": 1, "rain": 1}
+    path.write_text(json.dumps(content))
+    assert problems_of(folder)[1] == []
+
+
 def test_all_problems_of_all_shards_are_told(make_shards):
     folder = make_shards(count=64)
     names = [shard.path for shard in ShardIndex.load(folder).shards("train")]

@@ -7,6 +7,7 @@ import webdataset
 
 from multimodal.datamodules.commands import main
 from multimodal.datamodules.jobs.run_jobs import run_jobs
+from multimodal.datamodules.shard_datamodule import ShardDataModule
 from multimodal.datamodules.shards.index import ShardIndex
 
 
@@ -198,3 +199,24 @@ def test_the_help_shows_an_example_of_every_source(capsys):
     for kind in ("folder", "manifest", "huggingface", "tars"):
         assert f"\n{kind}  " in shown
     assert shown.count("multimodal shards write") >= 6
+
+
+def test_several_labels_reach_index_inspect_and_batches(make_source, tmp_path, write, transforms, capsys):
+    files = sorted(make_source(count=6).rglob("*.num"))
+    cells = ["dog|rain", "rain", "|", "", "rain|wind", "dog"]
+    table = tmp_path / "list.csv"
+    table.write_text("file,events\n" + "".join(f"{path},{cell}\n" for path, cell in zip(files, cells, strict=True)))
+    assert write(table, tmp_path / "out", "--split", "train=1", "--labels-column", "events")[0] == 0
+    assert ShardIndex.load(tmp_path / "out").tag_counts == {"dog": 2, "rain": 3, "wind": 1}
+    batch = next(iter(ShardDataModule(str(tmp_path / "out"), transforms, 6, val_split=None).evaluation_dataloader("train")))
+    assert main(["inspect", str(tmp_path / "out")]) == 0 and "one of several labels" in capsys.readouterr().out
+    rows = sorted(batch.labels["labels"].tolist())
+    assert rows == [[-1, -1, -1], [0, 0, 0], [0, 1, 0], [0, 1, 1], [1, 0, 0], [1, 1, 0]]
+
+
+def test_options_of_labels_without_effect_are_refused(make_source, tmp_path, write):
+    source = make_source(count=6)
+    code, _, error = write(source, tmp_path / "out", "--labels-column", "events")
+    assert code == 2 and "--labels-column has no effect on a source of kind folder: it is for manifest" in error
+    code, _, error = write(source, tmp_path / "out", "--labels-separator", ";")
+    assert code == 2 and "--labels-separator has no effect without --labels-column" in error

@@ -82,3 +82,26 @@ def test_the_name_of_a_field_stands_for_a_type(name, expected):
 
 def test_an_unknown_name_is_a_stream_of_bytes():
     assert mime_type("num") == "application/octet-stream"
+
+
+def test_labels_of_which_a_sample_may_have_several_are_kept(tmp_path):
+    ShardIndex({}, {}, {"a": 1}, tag_counts={"rain": 2, "dog": 1}).save(tmp_path)
+    loaded = ShardIndex.load(tmp_path)
+    assert loaded.tag_counts == {"dog": 1, "rain": 2} and loaded.tags == ["dog", "rain"] and loaded.classes == ["a"]
+
+
+def test_an_older_index_has_no_such_labels(index, tmp_path):
+    path = index.save(tmp_path)
+    content = json.loads(path.read_text())
+    del content["tags"]
+    path.write_text(json.dumps(content))
+    for shard in index.shards("train"):
+        (tmp_path / shard.path).touch()
+    assert ShardIndex.load(tmp_path) == index and index.tags == []
+
+
+def test_a_count_of_such_labels_that_is_no_number_is_refused(index, tmp_path):
+    index.save(tmp_path)
+    change(tmp_path, tags={"dog": -1})
+    with pytest.raises(ValueError, match=r"tags: dog must be a whole number in \[0, \d+\], got -1"):
+        ShardIndex.load(tmp_path)

@@ -88,3 +88,13 @@ def test_remote_folders_by_glob(make_shards):
         with fsspec.open(f"memory://globs/{name}/index.json", "wb") as file:
             file.write((folder / "index.json").read_bytes())
     assert [source.url for source in open_sources(["memory://globs/g*"])] == ["memory:///globs/g0", "memory:///globs/g1"]
+
+
+def test_several_labels_are_found_in_tars_without_an_index(tmp_path, transforms):
+    with webdataset.TarWriter(str(tmp_path / "x.tar")) as sink:
+        for number, labels in enumerate((["rain"], ["dog", "rain"], [], "dog", None)):
+            sink.write({"__key__": str(number), "num": str(number).encode(), "json": {"labels": labels}})
+    (source,) = open_sources([str(tmp_path / "x.tar")])
+    assert source.tag_counts == {"rain": 2, "dog": 1} and source.classes == []
+    module = ShardDataModule(str(tmp_path / "x.tar"), transforms, 5)
+    assert module.tags == ["dog", "rain"]

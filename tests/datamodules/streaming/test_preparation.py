@@ -41,8 +41,8 @@ def test_what_happens_to_a_sample_depends_on_seed_epoch_source_and_key_only(prep
         ({"num": b"four"}, "shard x.tar, key 'a', field 'num': not a number: b'four'"),
         ({"num": b"4", "json": b'{"label": "six"}'}, "field 'json': unknown label 'six'; the index lists 2 classes"),
         ({"num": b"4", "json": b'{"label": ["four"]}'}, "unknown label"),
-        ({"num": b"4", "json": b"{"}, "field 'json': not JSON"),
-        ({"num": b"4", "json": b"\xff\xfe"}, "field 'json': not JSON"),
+        ({"num": b"4", "json": b"{"}, "field 'json': the metadata is not a JSON object"),
+        ({"num": b"4", "json": b"\xff\xfe"}, "field 'json': the metadata is not a JSON object"),
         ({"num": b"4", "json": b"[]"}, "not a JSON object"),
         ({"abc": b"4"}, r"none of the fields wanted \(num\); the sample has abc"),
     ],
@@ -50,6 +50,31 @@ def test_what_happens_to_a_sample_depends_on_seed_epoch_source_and_key_only(prep
 def test_bad_samples_say_where_and_why(preparation, fields, message):
     with pytest.raises(SampleError, match=message):
         preparation(raw(**fields), 0, 0)
+
+
+def test_several_labels_become_a_row_of_zeros_and_ones(transforms):
+    preparation = SamplePreparation(transforms, [], seed=3, train=True, tags=["dog", "rain", "wind"])
+    rows = {
+        text: preparation(raw(num=b"4", json=text), 0, 0).labels
+        for text in (b'{"labels": ["wind", "dog"]}', b'{"labels": []}', b"{}", b'{"labels": null}')
+    }
+    found = {text: {name: row.tolist() for name, row in labels.items()} for text, labels in rows.items()}
+    assert list(found.values()) == [{"labels": [1, 0, 1]}, {"labels": [0, 0, 0]}, {}, {}]
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ('["snow"]', "field 'json': unknown label 'snow' among its labels; the index lists 2"),
+        ('"dog"', "field 'json': the labels 'dog' are not a list of different strings"),
+        ('["dog", "dog"]', "are not a list of different strings"),
+    ],
+)
+def test_bad_labels_are_named_where_the_index_knows_labels(transforms, labels, message):
+    bad = raw(num=b"4", json=f'{{"labels": {labels}}}'.encode())
+    with pytest.raises(SampleError, match=message):
+        SamplePreparation(transforms, [], 3, True, tags=["dog", "rain"])(bad, 0, 0)
+    assert SamplePreparation(transforms, [], 3, True)(bad, 0, 0).labels == {}  # shards without labels may use the name for anything
 
 
 class SignTransform(LabelledTransform):

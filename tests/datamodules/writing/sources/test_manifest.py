@@ -143,3 +143,27 @@ def test_dates_become_text_and_bytes_are_refused(root):
     path = save(root, "parquet", [{"photo": "p/1.png", "blob": b"x"}])
     with pytest.raises(ValueError, match=r"row 1, column 'blob': a value of type bytes has no form in JSON"):
         scan_manifest(path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "cells", "separator", "expected"),
+    [
+        ("csv", ["dog|rain", "|", ""], "|", [["dog", "rain"], [], None]),
+        ("csv", ["dog; rain ;", "dog", ";"], ";", [["dog", "rain"], ["dog"], []]),
+        ("jsonl", [["dog", "rain"], [], None], "|", [["dog", "rain"], [], None]),
+        ("parquet", [["dog", "rain"], [], None], "|", [["dog", "rain"], [], None]),
+    ],
+)
+def test_a_column_of_several_labels(root, kind, cells, separator, expected):
+    rows = [{"photo": "p/1.png", "key": str(number), "events": cell} for number, cell in enumerate(cells)]
+    scan = scan_manifest(save(root, kind, rows), Columns(labels="events", separator=separator))
+    found = [sample.metadata() for sample, _ in scan.samples]
+    assert [content.get("labels") for content in found] == expected
+    assert not any("events" in content for content in found)
+
+
+@pytest.mark.parametrize("cell", [["dog", "dog"], ["dog", 3], 5, {"dog": 1}])
+def test_labels_that_are_no_list_of_names_name_their_row(root, cell):
+    rows = [{"photo": "p/1.png", "events": cell}]
+    with pytest.raises(ValueError, match=r"row 1, column 'events': the labels .* are not a list of different strings"):
+        scan_manifest(save(root, "jsonl", rows), Columns(labels="events"))

@@ -1,0 +1,184 @@
+"""Labels of tokens: a class for each place along an item, such as each frame of a sound, from an encoder that was trained before.
+
+Letters in shapes: n tokens, r rows of all items, p places of all items, d width, c classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Literal, NamedTuple, cast
+
+import numpy as np
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from multimodal.atomic import atomic_file
+from multimodal.batch import Batch, Items
+from multimodal.heads.ctc import time_steps
+from multimodal.heads.token import TokenClassifier
+from multimodal.modality import Input
+from multimodal.nn import Encoder
+from multimodal.objectives import Term
+from multimodal.training.encoder_training import default_optimizer
+from multimodal.training.freezing import freeze
+from multimodal.training.optimization import WarmupCosine
+from multimodal.training.place_labelling import NO_CLASS, PlaceLabelling
+from multimodal.training.scores import ClassScores
+
+MAX_CLASSES = 2**15
+"""What an int16 holds, in which guesses are written."""
+
+
+class Rows(NamedTuple):
+    """What the head says of the rows of all items, end to end.
+
+    Args:
+        logits: ``(r, c)`` float32.
+        counts: ``(items,)`` int64, rows of each item.
+    """
+
+    logits: Tensor
+    counts: Tensor
+
+
+class PlaceScores(ClassScores):
+    """Loss, accuracy and macro F1 over all labelled places, and their number."""
+
+    def compute(self) -> dict[str, Tensor]:
+        """Return loss, accuracy, macro_f1 and places; nothing for no places."""
+        return {{"samples": "places"}.get(name, name): value for name, value in super().compute().items()}
+
+
+class TokenLabelling(PlaceLabelling):
+    """Train an encoder, or only a head on it, to tell the class of each place along an item: each frame of a sound, each note, each word.
+
+    The tokens of an item at one place in time, such as the bands of a spectrogram's patches, are averaged to a row, which the head
+    classifies. Rows are spread over the places: place p of P gets row floor(p * rows / P), which is its own where there is a row for each.
+    The loss of an optimizer step is the mean cross-entropy over all its labelled places, over ranks and accumulated batches alike.
+
+    Logs loss, accuracy and macro F1 (``val/macro_f1``) over the labelled places. ``predict`` writes the class of each place of an item as
+    ``RUN/predictions/<modality>/<key>.npy``, int16.
+
+    Args:
+        encoder: a new one, or one that was trained before (``multimodal.pretrained.load_encoder``).
+        modalities: name -> builds the modality from the encoder's width: one ``multimodal.modality.Input``, whose transform reads labels.
+        head: builds the head from the encoder's width, or is one.
+        time_axis: which of the tokens' coordinates is time, along which places lie. 0: tokens in order of time (BEATs, AudioMAE,
+            waveforms); 1: band by band (AST).
+        freeze_layers: the embeddings and so many first layers keep their weights, and their dropout is off; "all": the whole encoder does.
+            0: nothing does.
+        optimizer: builds the optimizer from parameter groups; biases, norms and the like are not decayed.
+        schedule: builds the learning-rate schedule from the optimizer and the number of steps.
+        layer_decay: the learning rate of a layer as a share of the next one's, in (0, 1]; None: the same for all.
+        compile_encoder: compile the encoder's layers (``torch.compile``) when a fit starts.
+
+    Raises:
+        ValueError: a setting outside its range, or parts that do not fit each other; in training, a class that the head has no place for,
+            labels that are not one for each place, or no labelled place in the first 50 batches, or in a whole epoch.
+    """
+
+    place, kind, reader = "place", "label file", "multimodal.tokenizers.audio.FrameLabelTransform"
+    head: TokenClassifier
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        modalities: dict[str, Callable[[int], Input]],
+        head: Callable[[int], TokenClassifier] | TokenClassifier,
+        time_axis: int = 0,
+        freeze_layers: int | Literal["all"] = 0,
+        optimizer: OptimizerCallable = default_optimizer,
+        schedule: Callable[[Optimizer, int], LRScheduler] = WarmupCosine,
+        layer_decay: float | None = None,
+        compile_encoder: bool = False,
+    ) -> None:
+        super().__init__(encoder, modalities, optimizer, schedule, layer_decay, compile_encoder)
+        if time_axis < 0:
+            raise ValueError(f"time_axis must be at least 0, got {time_axis}.")
+        self.time_axis = time_axis
+        self.head = head if isinstance(head, TokenClassifier) else head(encoder.dim)
+        if self.num_classes > MAX_CLASSES:
+            raise ValueError(f"the head's num_classes must be at most {MAX_CLASSES}, got {self.num_classes}.")
+        self._frozen = freeze(self, freeze_layers)
+        self.scores = nn.ModuleDict({f"{stage}_scores": PlaceScores({self.name: self.num_classes}) for stage in ("train", "val", "test")})
+        self.train()  # which Lightning does not call before the first step
+
+    def forward(self, items: Items) -> Rows:
+        """Return what the head says of the rows of items.
+
+        Raises:
+            ValueError: the tokens' coordinates have no axis ``time_axis``.
+        """
+        tokens = self.modality.embed.tokens(items.values, items.lengths)
+        if self.time_axis >= tokens.coordinates.shape[1]:
+            raise ValueError(f"time_axis is {self.time_axis}, but the tokens' coordinates have {tokens.coordinates.shape[1]} axes.")
+        item = tokens.item
+        encoded = self.encode({self.name: (self.modality.embed(tokens), items.sample[item], tokens.coordinates)})
+        rows, owner = time_steps(encoded.tokens, item, tokens.coordinates[:, self.time_axis])
+        return Rows(self.head(rows).float(), torch.bincount(owner, minlength=len(items)))
+
+    def _terms(self, batch: Batch, stage: str) -> dict[tuple[str, int], Term]:
+        return {(name, 0): self._term(items, stage) for name, items in batch.items.items()}
+
+    def _term(self, items: Items, stage: str) -> Term:
+        labels, places = self._labels(items)
+        rows = self.forward(items)
+        there = (labels != NO_CLASS).nonzero()[:, 0]
+        logits, truth = rows.logits[row_of_places(rows.counts, places)[there]], labels[there].long()
+        loss, guesses = F.cross_entropy(logits, truth, reduction="sum"), logits.argmax(1)
+        cast(PlaceScores, self._metric(stage)).update(self.name, loss, guesses, truth)
+        count = torch.tensor(len(there), device=loss.device)
+        return Term(loss, count=count, weight=1.0, correct=(guesses == truth).sum()[None], ids=guesses)
+
+    def _labels(self, items: Items) -> tuple[Tensor, Tensor]:
+        """Return the labels of all items end to end, ``(p,)``, and the number of places of each, ``(items,)``."""
+        labels = cast(Tensor, items.labels)
+        if items.lengths is None and labels.ndim == 2:
+            return labels.flatten(), torch.full((len(items),), labels.shape[1], device=labels.device)
+        if items.lengths is None or labels.ndim != 1 or len(labels) != int(items.lengths.sum()):
+            raise ValueError(
+                f"the labels of modality {self.name!r} have the shape {tuple(labels.shape)}, for values of {tuple(items.values.shape)}: "
+                "there must be one for each place along an item, and a preparation must not change their number."
+            )
+        return labels, items.lengths
+
+    def _unused(self, batch: Batch) -> Iterable[nn.Module]:
+        return [self.modalities] if batch.items else [self.modalities, self.head]  # of the embedding in use, the vector of the mask
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, tuple[list[str], Tensor]]:
+        """Write the class of each place of each item to ``RUN/predictions/<modality>/<key>.npy``."""
+        for items in batch.items.values():
+            _, places = self._labels(items)
+            rows = self.forward(items)
+            guesses = rows.logits.argmax(1)[row_of_places(rows.counts, places)].to(torch.int16).cpu()
+            for own, path in zip(guesses.split(places.tolist()), self._files(batch, items, "npy"), strict=True):
+                _write(own, path)
+        if not batch.items:
+            self._encode_nothing()
+        return {}  # nothing that is to be joined with other batches: items differ in length
+
+    def _shown(self, score: str) -> bool:
+        return score in ("loss", "macro_f1")
+
+
+def row_of_places(rows: Tensor, places: Tensor) -> Tensor:
+    """Return the row of each place of all items end to end, ``(p,)`` int64: of place p of P the row floor(p * rows / P) of its item.
+
+    Args:
+        rows: ``(items,)`` int64, rows of each item, at least 1 where it has places.
+        places: ``(items,)`` int64.
+    """
+    item = torch.repeat_interleave(places)
+    place = torch.arange(len(item), device=places.device) - (places.cumsum(0) - places)[item]
+    return (rows.cumsum(0) - rows)[item] + (place * rows[item]).div(places[item], rounding_mode="floor")
+
+
+def _write(classes: Tensor, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path) as file:
+        np.save(file, classes.numpy(), allow_pickle=False)
