@@ -3,6 +3,7 @@
 import sys
 from types import ModuleType
 
+import pytest
 from beartype import BeartypeConf, beartype
 from beartype.roar import BeartypeDecorHintPep673Exception
 from jaxtyping import install_import_hook
@@ -21,3 +22,13 @@ checker = ModuleType("shape_checker")
 checker.check = check_if_possible
 sys.modules["shape_checker"] = checker
 install_import_hook("multimodal", "shape_checker.check")
+
+
+@pytest.fixture(scope="session")
+def workshop(tmp_path_factory):
+    """Files, shards and a tokenizer trained for one epoch, in a folder; see ``tests.workshop``."""
+    from tests.workshop import build_workshop  # the package is imported when the hook is there
+
+    folder = tmp_path_factory.mktemp("workshop")
+    build_workshop(folder)
+    return folder

@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -17,59 +16,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from sklearn.datasets import load_digits
 
 from multimodal.cli import main
 from multimodal.config_errors import shorten
 from multimodal.lightning_cli import load_run
-from multimodal.tokenizers.midi import write_notes
-
-ROOT = Path(__file__).resolve().parent.parent
-TOKENIZER = ["--config", str(ROOT / "configs/tokenizer/digits.yaml"), "--trainer.enable_progress_bar", "false", "--trainer.max_epochs", "1"]
-PRETRAIN = ["--config", str(ROOT / "configs/pretrain/demo.yaml"), "--trainer.enable_progress_bar", "false", "--trainer.max_epochs", "1"]
-
-UNWATCHED = ("--trainer.callbacks", "null")
-"""Without the recipe's probes and pictures, which take most of the time."""
-
-BRIEF = ("--trainer.limit_train_batches", "2", *UNWATCHED)
-
-
-def write_files(folder: Path) -> None:
-    """Write 60 digits and 20 pieces in two classes, in three splits."""
-    digits = load_digits()
-    generator = torch.Generator().manual_seed(0)
-    for number in range(60):
-        split = ("train", "train", "train", "val", "test")[number % 5]
-        path = folder / "digits" / split / str(digits.target[number]) / f"{number}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray((digits.images[number] * 15).astype(np.uint8)).resize((28, 28)).save(path)
-    for number in range(20):
-        split = ("train", "train", "train", "val", "test")[number % 5]
-        count = 20 + number
-        pitches = 60 + torch.randint(12, (count,), generator=generator)
-        notes = torch.stack([torch.arange(count) * 240, pitches, torch.full((count,), 240), torch.full((count,), 80)], 1)
-        path = folder / "tunes" / split / ("slow", "fast")[number % 2] / f"{number}.mid"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(write_notes(notes))
-
-
-@pytest.fixture(scope="module")
-def workshop(tmp_path_factory):
-    """Files, shards and a tokenizer trained for one epoch."""
-    folder = tmp_path_factory.mktemp("workshop")
-    write_files(folder / "files")
-    for name in ("digits", "tunes"):
-        assert main(["shards", "write", str(folder / "files" / name), "--to", str(folder / "shards" / name), "--split", "folders"]) == 0
-    shards = ["--data.init_args.shards", str(folder / "shards/digits"), "--data.init_args.batch_size", "12"]
-    assert main(["fit", *TOKENIZER, *shards, "--run", str(folder / "tokenizer")]) == 0
-    return folder
-
-
-def pretrain(folder: Path, run: Path, *more: str) -> int:
-    data = json.dumps([str(folder / "shards/digits"), str(folder / "shards/tunes")])
-    tokenizer = ["--model.init_args.modalities.image.init_args.tokenizer.init_args.folder", str(folder / "tokenizer/tokenizer")]
-    shards = ["--data.init_args.shards", data, "--data.init_args.batch_size", "8"]
-    return main(["fit", *PRETRAIN, *shards, *tokenizer, "--run", str(run), *more])
+from tests.workshop import ROOT, TOKENIZER, UNWATCHED, opened, pretrain
 
 
 def scores_of(model, data) -> dict[str, torch.Tensor]:
@@ -144,10 +95,6 @@ def test_bad_files_are_named_and_can_be_skipped(workshop, tmp_path, capsys):
     skip = ["--data.init_args.on_error", "skip", "--data.init_args.max_bad_fraction", "0.1"]
     with pytest.warns(UserWarning, match="skip|bad|left out"):
         assert pretrain(workshop, tmp_path / "run-skip", "--data.init_args.shards", both, *skip, *UNWATCHED) == 0
-
-
-opened: list[str] = []  # names of the shards that were opened
-sys.addaudithook(lambda event, values: opened.append(values[0]) if event == "open" and str(values[0]).endswith(".tar") else None)
 
 
 def part(class_path: str, **settings) -> str:
@@ -234,99 +181,6 @@ def test_a_key_given_twice_is_refused(workshop, tmp_path, capsys, level):
         twice.write_text("dim: 16\ndim: 32\n")
         assert pretrain(workshop, tmp_path / "run", "--model.init_args.encoder", str(twice)) in (1, 2)
         assert "model.encoder (multimodal.training.MaskedPretraining): key 'dim' is given twice" in capsys.readouterr().err
-
-
-@pytest.fixture(scope="module")
-def pretrained(workshop):
-    opened.clear()
-    assert pretrain(workshop, workshop / "pretrained", *BRIEF) == 0
-    assert opened  # so the tests below would notice
-    return workshop / "pretrained/checkpoints/last.ckpt"
-
-
-class Touch:
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.system, (f"touch {self.path}",)
-
-
-def edited(path: Path, edit, to: Path) -> Path:
-    checkpoint = torch.load(path, weights_only=True)
-    edit(checkpoint)
-    torch.save(checkpoint, to)
-    return to
-
-
-def without_head(checkpoint):
-    del checkpoint["state_dict"]["modalities.image.head.proj.bias"]
-
-
-CHECKPOINTS = {
-    "another width": (lambda path, to: path, ["--model.init_args.encoder.dim", "64"], r"of another shape: encoder\.\S+ \(\d+"),
-    "fewer layers": (lambda path, to: path, ["--model.init_args.encoder.depth", "2"], r"not in the model: encoder\.blocks\.2\.\S+"),
-    "missing": (
-        lambda path, to: edited(path, without_head, to),
-        [],
-        r"1 missing: modalities\.image\.head\.proj\.bias\. Nothing was loaded",
-    ),
-    "later": (lambda path, to: edited(path, lambda c: c["multimodal"].update(format=99), to), [], "has format 99, written by multimodal"),
-    "other names": (
-        lambda path, to: edited(path, lambda c: c["multimodal"]["tokenizers"].pop("midi"), to),
-        [],
-        "has the modalities image; the model has image, midi",
-    ),
-    "other ids": (
-        lambda path, to: edited(path, lambda c: c["multimodal"]["tokenizers"].update(image="0" * 64), to),
-        [],
-        "trained with another tokenizer for 'image'",
-    ),
-    "a tokenizer's": (
-        lambda path, to: path.parents[2] / "tokenizer/checkpoints/last.ckpt",
-        [],
-        r"is of a \S+TokenizerTraining, not of a \S+",
-    ),
-    "cut off": (lambda path, to: to.write_bytes(path.read_bytes()[:-1000]) and to, [], "is no checkpoint, or is cut off"),
-    "a config": (lambda path, to: path.parents[1] / "config.yaml", [], "is no checkpoint, or is cut off"),
-    "code": (lambda path, to: edited(path, lambda c: c.update(a=Touch(to.parent / "canary")), to), [], r"refused: .*posix\.system"),
-    "code in settings": (
-        lambda path, to: edited(path, lambda c: c.update(hyper_parameters={"a": Touch(to.parent / "canary")}), to),
-        [],
-        r"refused: .*posix\.system",
-    ),
-}
-
-
-@pytest.mark.parametrize("kind", CHECKPOINTS)
-def test_a_checkpoint_that_does_not_fit_ends_in_one_message_before_data_is_read(workshop, pretrained, tmp_path, capsys, kind):
-    make, arguments, expected = CHECKPOINTS[kind]
-    path = make(pretrained, tmp_path / "edited.ckpt")
-    opened.clear()
-    assert pretrain(workshop, tmp_path / "run", *arguments, "--ckpt_path", str(path)) == 1
-    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1 and re.search(expected, errors[0]), errors
-    assert str(path) in errors[0]
-    assert opened == [] and not (tmp_path / "canary").exists()
-
-
-def test_settings_in_a_checkpoint_change_nothing(workshop, pretrained, tmp_path):
-    saved = edited(pretrained, lambda c: c.update(hyper_parameters={"encoder": {"depth": 1}}), tmp_path / "edited.ckpt")
-    assert pretrain(workshop, tmp_path / "run", "--ckpt_path", str(saved), "--trainer.max_epochs", "2", *BRIEF) == 0
-    assert torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["epoch"] == 1
-
-
-def test_the_checkpoint_before_is_used_when_the_last_cannot_be_read(workshop, pretrained, tmp_path):
-    run = tmp_path / "run"
-    shutil.copytree(pretrained.parents[1], run)
-    last = run / "checkpoints/last.ckpt"
-    last.write_bytes(last.read_bytes()[:-1000])
-    with pytest.warns(UserWarning, match=r"last\.ckpt .*cut off\. Going on from \S+epoch-0000\.ckpt instead"):
-        assert pretrain(workshop, run, "--ckpt_path", "last", "--trainer.max_epochs", "2", *BRIEF) == 0
-    assert sorted(path.name for path in last.parent.iterdir()) == ["epoch-0000.ckpt", "epoch-0001.ckpt", "last.ckpt"]
-    assert torch.load(last, weights_only=True)["epoch"] == 1
-    model, _ = load_run(run)
-    assert model.encoder.dim == 128
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounting needs root")
