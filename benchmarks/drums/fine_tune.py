@@ -28,15 +28,16 @@ from multimodal.pretrained import PretrainedModel, from_pretrained, load_embed, 
 from multimodal.tokenizers.audio import SpecAugment, SpectrogramEmbed
 from multimodal.training import FineTuning, FusedAdamW, WarmupCosine
 
+RECIPE = Path("configs/pretrain/beats_sounds.yaml")
 STEPS, BATCH, RATE, LAYER_DECAY = 400, 32, 1e-3, 0.75
 C = 10.0
 """Of all support vector machines; 3 and 30 are within a point."""
 
 
 def new_parts() -> tuple[Encoder, Callable[[int], SpectrogramEmbed]]:
-    """Return an encoder that was not trained, and what builds its embedding, as ``configs/encoder/beats_sounds.yaml`` has them."""
-    sizes = read_config(Path("configs/encoder/beats_sounds.yaml"))
-    bias = sizes["bias"]["init_args"]
+    """Return an encoder that was not trained, and what builds its embedding, as ``configs/pretrain/beats_sounds.yaml`` has them."""
+    sizes = read_config(RECIPE)["model"]["init_args"]["encoder"]
+    modality = read_config(RECIPE)["model"]["init_args"]["modalities"][MODALITY]["init_args"]
     encoder = Encoder(
         sizes["dim"],
         sizes["depth"],
@@ -45,9 +46,9 @@ def new_parts() -> tuple[Encoder, Callable[[int], SpectrogramEmbed]]:
         attention=partial(Attention, content_bias=GatedBias),
         norm=partial(LayerNorm, eps=1e-5),
         norm_at="input",
-        bias=partial(BucketedBias, **bias),
+        bias=partial(BucketedBias, **sizes["bias"]["init_args"]),
     )
-    return encoder, SpectrogramEmbed
+    return encoder, partial(SpectrogramEmbed, **modality["embed"]["init_args"])
 
 
 def fine_tuned(model: Path | None, sounds: Sounds, train: np.ndarray, test: np.ndarray, seed: int, steps: int = STEPS) -> np.ndarray:
