@@ -43,6 +43,7 @@ class EncoderTeacher(Teacher):
             raise ValueError(f"{folder} has no head {head!r} with logits of whole items, only {there}.")
         self.model, self.modality, self.head, self.of_items = model, model.only_modality(modality), head, head is not None
         self.layers = () if layer is None else tuple(model.layer_indices([layer]))
+        self.number = None if head is None else there.index(head)  # a fingerprint counts numbers: words may be paths
 
     @property
     def dim(self) -> int:

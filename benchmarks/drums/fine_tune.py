@@ -29,7 +29,7 @@ from multimodal.tokenizers.audio import SpecAugment, SpectrogramEmbed
 from multimodal.training import FineTuning, FusedAdamW, WarmupCosine
 
 RECIPE = Path("configs/pretrain/beats_sounds.yaml")
-STEPS, BATCH, RATE, LAYER_DECAY = 400, 32, 1e-3, 0.75
+STEPS, BATCH, RATE, LAYER_DECAY = 300, 32, 1e-3, 0.75
 C = 10.0
 """Of all support vector machines; 3 and 30 are within a point."""
 

@@ -20,7 +20,7 @@ from multimodal.tokenizers.audio import AudioTransform, SpectrogramTransform
 from multimodal.tokenizers.audio.transform import Waveform
 
 MODALITY, LABEL = "audio", "label"
-SECONDS = 2.0
+SECONDS = 1.0
 """Of a recording that are used, from its start: a cymbal rings on."""
 LATEST = 4
 """Frames that a view of training may leave out at the start."""

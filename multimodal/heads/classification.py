@@ -131,3 +131,7 @@ class ClassificationHead(Recorded, nn.Module):
             logits: of the samples.
         """
         return {name: logits.softmax(1), f"{name}_ids": logits.argmax(1)}
+
+    def vectors(self, encoded: Encoded, sequence: Int[Tensor, " n"], num_sequences: int) -> dict[str, Tensor]:
+        """Return name -> vectors ``(s, e)`` that are worth keeping beside the predictions; none by default. Arguments as of ``pool``."""
+        return {}

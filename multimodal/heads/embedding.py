@@ -91,6 +91,10 @@ class EmbeddingHead(ClassificationHead):
         """Return the logits of each sequence, cosines times ``scale``; arguments as of ``multimodal.heads.pool``."""
         return self.logits(self.embeddings(encoded, sequence, num_sequences, valid))
 
+    def vectors(self, encoded: Encoded, sequence: Int[Tensor, " n"], num_sequences: int) -> dict[str, Tensor]:
+        """Return the embeddings, which ``multimodal predict`` writes as ``<head>_embeddings.npy``."""
+        return {"embeddings": self.embeddings(encoded, sequence, num_sequences)}
+
     def logits(self, embeddings: Float[Tensor, "s e"]) -> Float[Tensor, "s c"]:
         """Return the logits of embeddings, which have length 1."""
         with torch.autocast(embeddings.device.type, enabled=False):  # a cosine in bfloat16 is known to one percent

@@ -171,14 +171,20 @@ class FineTuning(EncoderTraining):
 
     def _logits(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
         """Return the logits of each head, and ``(s,)`` bool, True for samples with tokens."""
-        present = torch.zeros(batch.num_samples, dtype=torch.bool, device=self.device)
-        if not batch.items:
+        present, read = torch.zeros(batch.num_samples, dtype=torch.bool, device=self.device), self._read(batch)
+        if read is None:
             return {}, present
+        logits = {name: head(*read) for name, head in self.heads.items()}
+        missing = batch.num_samples - read[2]
+        return {name: F.pad(x, (0, 0, 0, missing)) for name, x in logits.items()}, present.index_fill(0, read[1], True)
+
+    def _read(self, batch: Batch) -> tuple[Encoded, Tensor, int] | None:
+        """Return what heads read: what the encoder says, the sample of each token, and the samples up to the last with tokens."""
+        if not batch.items:
+            return None
         parts = {name: self.modalities[name].plain_tokens(items) for name, items in batch.items.items()}
         encoded, sequence = self.encode(parts), torch.cat([sample for _, sample, _ in parts.values()])
-        count = batch.num_samples if encoded.class_token is None else len(encoded.class_token)  # which end with the last that has tokens
-        logits = {name: head(encoded, sequence, count) for name, head in self.heads.items()}
-        return {name: F.pad(x, (0, 0, 0, batch.num_samples - count)) for name, x in logits.items()}, present.index_fill(0, sequence, True)
+        return encoded, sequence, batch.num_samples if encoded.class_token is None else len(encoded.class_token)
 
     def _terms(self, batch: Batch, stage: str) -> dict[tuple[str, int], Term]:
         terms = {}
@@ -221,16 +227,22 @@ class FineTuning(EncoderTraining):
             raise ValueError(f"no sample of the epoch has a label {' or '.join(map(repr, self.heads))}: there is nothing to learn.")
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, tuple[list[str], Tensor]]:
-        """Return head name -> keys and probabilities ``(samples with items, c)``, and for one label ``<head>_ids`` -> keys and classes."""
-        logits, present = self._logits(batch)
-        index = present.nonzero()[:, 0]
-        keys = [batch.keys[i] for i in index.tolist()]
-        found: dict[str, tuple[list[str], Tensor]] = {}
-        for name, x in logits.items():
-            found |= {file: (keys, values) for file, values in self._head(name).predictions(name, x[index].float()).items()}
-        if not batch.items:
+        """Return head name -> keys and probabilities ``(samples with items, c)``, and for one label ``<head>_ids`` -> keys and classes.
+
+        Of heads with vectors of their own also ``<head>_<name>`` -> keys and vectors: ``<head>_embeddings``.
+        """
+        read = self._read(batch)
+        if read is None:
             self._encode_nothing()
-        return found
+            return {}
+        index = read[1].unique()
+        keys = [batch.keys[i] for i in index.tolist()]
+        found: dict[str, Tensor] = {}
+        for name in self.heads:
+            head = self._head(name)
+            found |= head.predictions(name, head(*read)[index].float())
+            found |= {f"{name}_{what}": vectors[index].float() for what, vectors in head.vectors(*read).items()}
+        return {name: (keys, values) for name, values in found.items()}
 
     def _shown(self, score: str) -> bool:
         return score.partition("/")[0] in ("loss", "accuracy", "mean_average_precision")

@@ -187,7 +187,8 @@ def test_it_is_a_head_of_fine_tuning():
     L.Trainer(accelerator="cpu", max_epochs=1, **quiet).fit(training, loader)
     assert losses[0] == pytest.approx(float(expected), rel=1e-4)  # with the margin
     assert losses[-1] < 0.3 * losses[0]
-    keys, found = training.eval().predict_step(batch, 0)["label"]
+    predicted = training.eval().predict_step(batch, 0)
+    keys, found = predicted["label"]
     assert keys == [str(n) for n in range(6)] and found.shape == (6, 3)
 
     model, items = model_of(training), batch.items["voice"]
@@ -196,3 +197,5 @@ def test_it_is_a_head_of_fine_tuning():
         embeddings = model.heads["classes"].embeddings(encoded, sample, 6)
         torch.testing.assert_close(model.heads["classes"].logits(embeddings).softmax(1), found, atol=1e-5, rtol=1e-5)
     assert embeddings.shape == (6, 8)
+    torch.testing.assert_close(predicted["label_embeddings"][1], embeddings, atol=1e-5, rtol=1e-5)
+    assert predicted["label_embeddings"][0] == keys

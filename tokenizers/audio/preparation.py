@@ -28,24 +28,28 @@ class Spectrograms(Preparation):
         features: makes them; None: ``LogMel()``, with the settings of BEATs. Its sample rate must be that of the transform.
         frames: of an item: shorter ones are filled up with zeros, of longer ones the first are taken. AST, AudioMAE, EAT: 1024. None: as
             many as each has.
+        min_frames: shorter sounds are filled up with silence at their end; a patch of 16 x 16 needs 16. (``min_seconds`` of the transform
+            refuses short files instead.)
 
     Raises:
-        ValueError: ``frames`` below 1; later, a sound shorter than a frame (``min_seconds`` of the transform refuses such files).
+        ValueError: ``frames`` below ``min_frames``, or ``min_frames`` below 1.
     """
 
-    def __init__(self, features: LogMel | None = None, frames: int | None = None) -> None:
+    def __init__(self, features: LogMel | None = None, frames: int | None = None, min_frames: int = 16) -> None:
         super().__init__()
-        if frames is not None and frames < 1:
-            raise ValueError(f"frames must be at least 1, or null for as many as a sound has, got {frames}.")
-        self.features, self.frames = features or LogMel(), frames
+        if min_frames < 1:
+            raise ValueError(f"min_frames must be at least 1, got {min_frames}.")
+        if frames is not None and frames < min_frames:
+            raise ValueError(f"frames must be at least min_frames {min_frames}, or null for as many as a sound has, got {frames}.")
+        self.features, self.frames, self.min_frames = features or LogMel(), frames, min_frames
 
     def extra_repr(self) -> str:
         """Name what decides how many frames there are."""
-        return f"sample_rate_hz={self.features.sample_rate_hz}, frames={self.frames}"
+        return f"sample_rate_hz={self.features.sample_rate_hz}, frames={self.frames}, min_frames={self.min_frames}"
 
     def forward(self, items: Items, train: bool) -> Items:
         """Return the items with spectrograms ``(f, m)`` end to end; with ``frames`` ``(b, frames, m)``."""
-        samples, lengths = _packed(items)
+        samples, lengths = _filled(*_packed(items), self.features.num_samples(self.min_frames))
         spectrograms, counts = self.features(samples, lengths), self.features.frame_counts(lengths)
         if self.frames is None:
             return replace(items, values=spectrograms, lengths=counts)
@@ -156,6 +160,16 @@ def _packed(items: Items) -> tuple[Tensor, Tensor]:
         return items.values, items.lengths
     count, length = items.values.shape[:2]
     return items.values.flatten(0, 1), torch.full((count,), length, device=items.values.device)
+
+
+def _filled(samples: Tensor, lengths: Tensor, least: int) -> tuple[Tensor, Tensor]:
+    """Return waveforms that lie end to end, and their lengths, with silence after those of fewer than ``least`` samples."""
+    if not len(lengths) or int(lengths.min()) >= least:
+        return samples, lengths
+    (item, place), grown = _places(lengths), lengths.clamp(min=least)
+    filled = samples.new_zeros(int(grown.sum()))
+    filled[(grown.cumsum(0) - grown)[item] + place] = samples
+    return filled, grown
 
 
 def _places(lengths: Int[Tensor, " b"]) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"]]:

@@ -110,13 +110,23 @@ def test_a_share_of_short_items_is_left():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Spectrograms(frames=0), "frames must be at least 1, or null for as many as a sound has, got 0"),
+        (lambda: Spectrograms(frames=0), "frames must be at least min_frames 16, or null for as many as a sound has, got 0"),
         (lambda: RandomGain(0), "concentration must be at least 1, got 0"),
         (lambda: SpecAugment(time_width=-3), "masks and widths must be at least 0, got time_width -3"),
         (lambda: SpecAugment(time_share=0.0), r"time_share must be in \(0, 1\], got 0.0"),
-        (lambda: Spectrograms(LogMel())(sounds(500, 399), train=True), "a sound of 399 samples is shorter than a frame of 400"),
+        (lambda: Spectrograms(min_frames=0), "min_frames must be at least 1, got 0"),
     ],
 )
-def test_wrong_settings_and_short_sounds_are_named(make, message):
+def test_wrong_settings_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_short_sounds_are_filled_up_as_the_workers_do_it():
+    items = sounds(300, 9000, 2799)
+    made = Spectrograms(min_frames=16)(items, train=False)
+    assert made.lengths.tolist() == [16, 54, 16]
+    transform = SpectrogramTransform(AudioTransform(seconds=None), pad=True)
+    parts = items.values.split([300, 9000, 2799])
+    expected = [transform(Waveform(part, 16_000), torch.Generator(), train=False).values for part in parts]
+    assert torch.equal(made.values, torch.cat(expected))
