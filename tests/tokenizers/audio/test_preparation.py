@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from multimodal.batch import Item, Items, Sample, collate
-from multimodal.tokenizers.audio import AudioTransform, CircularShift, LogMel, RandomGain, SpecAugment, Spectrograms, SpectrogramTransform
+from multimodal.tokenizers.audio import AudioTransform, CircularShift, RandomGain, SpecAugment, Spectrograms, SpectrogramTransform
 from multimodal.tokenizers.audio.transform import Waveform
 
 
