@@ -21,8 +21,9 @@ from rich.table import Table
 from sklearn.metrics import f1_score
 
 from benchmarks.drums import data
-from benchmarks.drums.fine_tune import fine_tuned, frozen_features, machine, spectrum_features
-from benchmarks.drums.sounds import Sounds, load
+from benchmarks.drums.sounds import load, spectrum_features
+from benchmarks.sound_classification.methods import fine_tuned, frozen_features, machine
+from benchmarks.sound_classification.sounds import Sounds
 
 RUNS = Path("runs/drums")
 RESULTS, ROUNDS = RUNS / "results.jsonl", RUNS / "rounds"
@@ -54,14 +55,14 @@ def main() -> None:
 def evaluate(method: str, sounds: Sounds, seed: int) -> None:
     """Leave out one kit after the other, as far as it is not done yet."""
     done = {(x["method"], x["kit"], x["seed"]) for x in results()}
-    kits = [kit for kit in np.unique(sounds.kits) if (method, kit, seed) not in done]
+    kits = [kit for kit in np.unique(sounds.groups) if (method, kit, seed) not in done]
     if not kits or (seed and method.endswith("SVM")):  # which draws nothing
         return
     number = method.split()[1]
     model = ROUNDS / f"round_{number}" / "model" if method.startswith("round") else None
     features = frozen_features(model, sounds) if model and method.endswith(FROZEN) else spectrum_features(sounds)
     for kit in kits:
-        train, test = np.flatnonzero(sounds.kits != kit), np.flatnonzero(sounds.kits == kit)
+        train, test = np.flatnonzero(sounds.groups != kit), np.flatnonzero(sounds.groups == kit)
         by_machine = method.endswith("SVM")
         told = machine(features, sounds.labels, train, test) if by_machine else fine_tuned(model, sounds, train, test, seed)
         _write({"method": method, "kit": str(kit), "seed": seed, "told": told.tolist()}, (told == sounds.labels[test]).mean())
@@ -77,7 +78,7 @@ def print_table(sounds: Sounds, found: Sequence[dict]) -> None:
     told: dict[str, dict[int, np.ndarray]] = defaultdict(dict)
     for line in found:
         own = told[line["method"]].setdefault(line["seed"], np.full(len(sounds.labels), -1))
-        own[np.flatnonzero(sounds.kits == line["kit"])] = line["told"]
+        own[np.flatnonzero(sounds.groups == line["kit"])] = line["told"]
     table = Table("method", "seeds", "accuracy", "macro F1", "better than the SVM of the spectrum by")
     table.add_row(
         "most frequent class", "", *_scores(sounds.labels, [np.full_like(sounds.labels, np.bincount(sounds.labels).argmax())]), ""
@@ -99,7 +100,7 @@ def _scores(labels: np.ndarray, guesses: Sequence[np.ndarray]) -> tuple[str, str
 def _better(sounds: Sounds, guesses: Sequence[np.ndarray], base: np.ndarray) -> str:
     """Return the difference in accuracy with its standard error, over draws of kits: recordings of one kit are alike."""
     gain = np.mean([guess == sounds.labels for guess in guesses], 0) - (base == sounds.labels)
-    kits = [gain[sounds.kits == kit] for kit in np.unique(sounds.kits)]
+    kits = [gain[sounds.groups == kit] for kit in np.unique(sounds.groups)]
     random = np.random.default_rng(0)
     draws = [np.concatenate([kits[i] for i in random.integers(len(kits), size=len(kits))]).mean() for _ in range(DRAWS)]
     return f"{gain.mean():+.3f} ± {np.std(draws):.3f}"
