@@ -11,7 +11,7 @@ from benchmarks.drums.data import CLASSES, drums
 from benchmarks.sound_classification.sounds import Sounds, transform
 from multimodal.tokenizers.audio.transform import Waveform
 
-SECONDS = 2.0
+SECONDS = 1.0
 """Of a recording that are used, from its start: a cymbal rings on."""
 
 

@@ -1,0 +1,1 @@
+"""Sounds told apart by fine-tuning an encoder, and by support vector machines."""
