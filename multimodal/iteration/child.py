@@ -24,14 +24,18 @@ class CommandError(RuntimeError):
         self.code = code
 
 
-def run_command(*arguments: str) -> None:
+def run_command(*arguments: str, quiet: bool = False) -> None:
     """Run ``multimodal`` with arguments, and wait for it. Ctrl-C reaches it too, and SIGTERM is passed on; it then has its time to save.
+
+    Args:
+        arguments: of the command.
+        quiet: drop what it prints, but for errors.
 
     Raises:
         CommandError: it ended with an error, or was stopped.
         KeyboardInterrupt: this process was interrupted, and the command has ended.
     """
-    child = subprocess.Popen([*COMMAND, *arguments])
+    child = subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.DEVNULL if quiet else None)
     with _passed_on(child):
         try:
             code = child.wait()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from multimodal import __version__
 from multimodal.atomic import atomic_file
+from multimodal.config_errors import ConfigError
 
 FILE_NAME = "lineage.json"
 VERSION = 1
@@ -40,7 +41,8 @@ class Lineage:
         plan: fingerprint of its recipes.
 
     Raises:
-        ValueError: the folder holds a run of other recipes, or the file is damaged.
+        ConfigError: the folder holds a run of other recipes.
+        ValueError: the file is damaged.
     """
 
     def __init__(self, root: Path, plan: str) -> None:
@@ -57,7 +59,7 @@ class Lineage:
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path} is damaged ({error}): give another --run.") from None
         if plan != self.plan:
-            raise ValueError(
+            raise ConfigError(
                 f"{self.root} holds rounds that were begun with other recipes: give another --run, or the config they began with."
             )
 

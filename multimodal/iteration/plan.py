@@ -57,6 +57,10 @@ class IterationPlan:
             raise ValueError("finetune and supervised_from belong together: name both, or neither.")
         if not _modality(self.pretrain, self.modality):
             raise ValueError(f"the recipe of pretrain has no model.init_args.modalities.{self.modality}.")
+        if _modality(self.pretrain, self.modality).get("preparation"):
+            raise ValueError(
+                f"modality {self.modality!r} of pretrain has a preparation, which its tokenizers would not see: leave it to the transform."
+            )
         if not list(settings_of_class(self.tokenizer, TEACHERS)):
             raise ValueError(f"the recipe of tokenizer names no teacher of the class {TEACHERS[0]}, whose folder could be set.")
         if self.finetune is not None and not list(settings_of_class(self.finetune, LOADERS)):

@@ -148,7 +148,7 @@ class Rounds:
         partial = to.with_name(to.name + ".partial")
         for left_behind in (partial, to):
             shutil.rmtree(left_behind, ignore_errors=True)
-        run_command("export", str(run), "--format", "multimodal", "--to", str(partial))
+        run_command("export", str(run), "--format", "multimodal", "--to", str(partial), quiet=True)
         partial.rename(to)
 
     def _sources(self) -> dict[str, str]:

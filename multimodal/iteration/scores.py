@@ -39,13 +39,21 @@ class RoundScores(NamedTuple):
 
 def round_scores(plan: IterationPlan, folder: RoundFolder) -> RoundScores:
     """Return the scores of a round that is done."""
-    from multimodal.report.run_folder import RunFolder
-
-    curves = RunFolder.read(folder.pretraining).curves
-    last = {name: points[-1][1] for name, points in curves.items() if points}
+    last = _last_scores(folder.pretraining)
     accuracy, loss = (last.get(f"val/{score}/{plan.modality}") for score in ("accuracy", "loss"))
     size, usage, perplexity = _codebook_use(plan, folder.tokenizer)
     return RoundScores(folder.number, size, usage, perplexity, accuracy, loss)
+
+
+def _last_scores(run: Path) -> dict[str, float]:
+    """Return what was logged last of each score; nothing of a run with other loggers than the default's."""
+    from multimodal.report.run_folder import RunFolder
+
+    try:
+        curves = RunFolder.read(run).curves
+    except ValueError:
+        return {}
+    return {name: points[-1][1] for name, points in curves.items() if points}
 
 
 @torch.inference_mode()

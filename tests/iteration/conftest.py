@@ -39,7 +39,7 @@ def recipes(tones, tmp_path_factory) -> Path:
             "class_path": "multimodal.datamodules.shard_datamodule.ShardDataModule",
             "init_args": {"shards": str(tones), "batch_size": 4},
         }
-        recipe["trainer"] = {"max_epochs": 2, "enable_progress_bar": False, "enable_model_summary": False, "logger": True}
+        recipe["trainer"] = {"max_epochs": 2, "enable_progress_bar": False, "enable_model_summary": False}
     model = pretrain["model"]["init_args"]
     model["encoder"] = model["encoder"] | ENCODER
     modality = model["modalities"]["audio"]["init_args"]
@@ -58,7 +58,10 @@ def recipes(tones, tmp_path_factory) -> Path:
 def finetune(modality: dict, tones: Path) -> dict:
     """Return a recipe that tells low tones from high ones."""
     load = "multimodal.pretrained.load_"
-    reads = {"transform": modality["transform"], "embed": {"class_path": load + "embed", "init_args": {"folder": "none", "name": "audio"}}}
+    reads = {
+        "transform": modality["transform"],
+        "embed": {"class_path": load + "embed", "init_args": {"folder": "none", "modality": "audio"}},
+    }
     head = {"class_path": "multimodal.heads.ClassificationHead", "init_args": {"num_classes": 2}}
     model = {
         "encoder": {"class_path": load + "encoder", "init_args": {"folder": "none"}},

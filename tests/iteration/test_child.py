@@ -29,7 +29,7 @@ def test_sigterm_is_passed_on(monkeypatch):
     real = subprocess.Popen
 
     def piped(*arguments, **settings):
-        started.append(real(*arguments, stdout=subprocess.PIPE, **settings))
+        started.append(real(*arguments, **settings | {"stdout": subprocess.PIPE}))
         return started[0]
 
     monkeypatch.setattr("multimodal.iteration.child.subprocess.Popen", piped)

@@ -67,6 +67,14 @@ def test_mistakes_are_named_with_the_file(tmp_path, recipes, change, message, ca
     assert not (tmp_path / "run").exists()
 
 
+def test_what_is_made_on_the_device_is_refused_since_tokenizers_would_not_see_it(recipes):
+    plan, _ = IterationPlan.read(recipes / "iterate.yaml")
+    pretrain = yaml.safe_load(yaml.safe_dump(plan.pretrain))
+    pretrain["model"]["init_args"]["modalities"]["audio"]["init_args"]["preparation"] = ["multimodal.tokenizers.audio.Spectrograms"]
+    with pytest.raises(ValueError, match="modality 'audio' of pretrain has a preparation"):
+        IterationPlan(**vars(plan) | {"pretrain": pretrain})
+
+
 def test_a_config_without_a_run_asks_for_one(recipes, capsys):
     assert main(["tokenizers", "iterate", "--config", str(recipes / "iterate.yaml")]) == 2
     assert "give the folder for all rounds by --run" in capsys.readouterr().err

@@ -27,8 +27,10 @@ class RandomProjectionTokenizer(PretrainedTokenizer):
     began with were never released: theirs cannot be made again. With ``normalize_patches``, ``hidden_dim`` None and ``cosine`` it is that
     of BEST-RQ (https://arxiv.org/abs/2202.01855) as ``RandomProjectionQuantizer`` of vector-quantize-pytorch computes it.
 
-    Loudness moves all patches the same way, so that without ``normalize_patches`` few codes are used where sounds die away: of drums and
-    speech in 512 codes a perplexity of 22, with it 97, and as BEST-RQ with 32 values 209. Ids cannot be decoded.
+    Loudness moves all patches the same way, so that without ``normalize_patches`` few codes are used where sounds die away: of 512 codes on
+    the validation sounds of ``configs/data/sounds.yaml`` a perplexity of 34, with it 87, and as BEST-RQ with 32 values 179.
+
+    Ids cannot be decoded.
 
     Args:
         patch_size: frames and bins of a patch: one number for both, or two.

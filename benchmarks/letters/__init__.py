@@ -1,0 +1,1 @@
+"""Spoken letters told across packages: other voices, other microphones."""
