@@ -61,7 +61,7 @@ def sample(number: int, text: str | None, heard: bool = True, tokenizer: Charact
 def build(encoder: dict | None = None, patch=(4, 64), **settings) -> Transcription:
     torch.manual_seed(0)
     embed = partial(SpectrogramEmbed, patch_size=patch, **settings.pop("embed", {}))
-    features = Spectrograms(LogMel(sample_rate_hz=RATE, num_bins=64))
+    features = Spectrograms(LogMel(sample_rate_hz=RATE, num_bins=64), min_frames=1)
     sounds = partial(Input, transform=AudioTransform(RATE, seconds=None), embed=embed, preparation=[features])
     settings = {"transcript": TextTransform(CharacterTokenizer(ALPHABET))} | settings
     return Transcription(Encoder(**({"dim": 32, "depth": 2, "num_heads": 2} | (encoder or {}))), {"sounds": sounds}, **settings)
