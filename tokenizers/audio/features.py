@@ -36,13 +36,20 @@ class LogMel:
         num_bins: bands, at least 4.
         window: of a frame. BEATs: "povey"; AST, AudioMAE, EAT: "hanning".
         gain: multiplies waveforms, whose full scale is 1. BEATs: 32768; AST, AudioMAE, EAT: 1.
+        floor: lower values are raised to it; None: Kaldi's, -15.9. Digital silence has that value, far from any noise, so that a model can
+            tell by it how a recording was cut. With gain 32768 the noise of rounding to 16 bits is from -5 (lowest bin) to 5 (highest).
 
     Raises:
         ValueError: a sample rate below 1000 Hz, too few bands, an unknown window or a gain that is not positive.
     """
 
     def __init__(
-        self, sample_rate_hz: int = 16_000, num_bins: int = 128, window: Literal["povey", "hanning"] = "povey", gain: float = FULL_SCALE
+        self,
+        sample_rate_hz: int = 16_000,
+        num_bins: int = 128,
+        window: Literal["povey", "hanning"] = "povey",
+        gain: float = FULL_SCALE,
+        floor: float | None = None,
     ) -> None:
         if sample_rate_hz < 1000:
             raise ValueError(f"sample_rate_hz must be at least 1000, got {sample_rate_hz}.")
@@ -52,7 +59,7 @@ class LogMel:
             raise ValueError(f"window must be 'povey' or 'hanning', got {window!r}.")
         if gain <= 0:
             raise ValueError(f"gain must be positive, got {gain}.")
-        self.sample_rate_hz, self.num_bins, self.gain = sample_rate_hz, num_bins, gain
+        self.sample_rate_hz, self.num_bins, self.gain, self.floor = sample_rate_hz, num_bins, gain, floor
         self.frame, self.hop = sample_rate_hz * FRAME_MS // 1000, sample_rate_hz * HOP_MS // 1000
         hann = torch.hann_window(self.frame, periodic=False)
         self.window = hann if window == "hanning" else hann.pow(0.85)
@@ -91,7 +98,8 @@ class LogMel:
         window, bands = self.window.to(x.device), self.bands.T.contiguous().to(x.device)
         for block, out in zip(starts.split(self._block(x)), made.split(self._block(x)), strict=True):
             torch.matmul(self._energies(x, block, window), bands, out=out)
-        return made.clamp_(min=LEAST_ENERGY).log_()
+        made = made.clamp_(min=LEAST_ENERGY).log_()
+        return made if self.floor is None else made.clamp_(min=self.floor)
 
     def _starts(self, lengths: Int[Tensor, " b"]) -> Int[Tensor, " f"]:
         """Return the first sample of each frame."""

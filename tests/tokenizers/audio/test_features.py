@@ -86,3 +86,13 @@ def test_a_sound_shorter_than_a_frame_is_refused():
 def test_wrong_settings_are_named(settings, message):
     with pytest.raises(ValueError, match=message):
         LogMel(**settings)
+
+
+def test_a_floor_raises_digital_silence_and_nothing_else():
+    noise = torch.rand(16_000, generator=torch.Generator().manual_seed(0)) - 0.5
+    sound = torch.cat([torch.zeros(8000), noise / 2**15, noise])  # silence, the noise of rounding to 16 bits, and loud
+    plain, raised = LogMel()(sound), LogMel(floor=2.5)(sound)
+    assert plain.min() < -15.9 and raised.min() == 2.5
+    assert torch.equal(raised, plain.clamp(min=2.5))
+    lowest, *_, highest = plain[60:140].mean(0)  # of rounding
+    assert lowest == pytest.approx(-5.3, abs=0.5) and highest == pytest.approx(5.5, abs=0.5)
