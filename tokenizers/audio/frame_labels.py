@@ -106,7 +106,7 @@ class FrameLabelTransform(LabelledTransform):
         if self.background is not None:
             found.fill_(self.segments.classes.index(self.background))
         if len(segments.starts):
-            time = middle + crop.start_s
+            time = crop.start_s + middle * crop.speed
             number = (torch.searchsorted(segments.starts, time, right=True) - 1).clamp(min=0)
             inside = (segments.starts[number] <= time) & (time < segments.ends[number])
             found = torch.where(inside, segments.classes[number].to(torch.int16), found)

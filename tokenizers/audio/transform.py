@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import ClassVar, NamedTuple
 
@@ -22,6 +22,8 @@ from multimodal.tokenizers.audio.decode import AudioLimits, decode_audio
 from multimodal.tokenizers.audio.describe import describe_audio
 
 FILTER_VALUES = 2**20  # 44.1 to 16 kHz is 160/441, and takes a filter of 160 x 441 values; other ratios would take gigabytes
+
+SLOWEST = 0.25
 
 
 class Waveform(NamedTuple):
@@ -42,10 +44,12 @@ class Crop(NamedTuple):
     Args:
         samples: ``(n,)`` float32, at the wanted sample rate.
         start_s: where it begins in the sound, in seconds.
+        speed: how many times as fast as the sound it is.
     """
 
     samples: Tensor
     start_s: float
+    speed: float = 1.0
 
 
 class AudioTransform(Transform):
@@ -57,6 +61,8 @@ class AudioTransform(Transform):
     Args:
         sample_rate_hz: of the result; files are resampled (windowed sinc of torchaudio).
         seconds: length of the crop; None: the whole sound.
+        speeds: in training a sound is played so many times as fast, as one of these that is drawn; pitch and tempo change together (speed
+            perturbation, Ko and others, Audio augmentation for speech recognition, Interspeech 2015). For speech: 0.9, 1 and 1.1.
         min_seconds: shorter files are refused.
         max_seconds: longer files are refused before they are decoded.
         max_channels: files with more are refused.
@@ -70,6 +76,7 @@ class AudioTransform(Transform):
         self,
         sample_rate_hz: int = 16_000,
         seconds: float | None = 10.0,
+        speeds: Sequence[float] = (1.0,),
         min_seconds: float = 0.01,
         max_seconds: float = 3600.0,
         max_channels: int = 16,
@@ -82,7 +89,9 @@ class AudioTransform(Transform):
             raise ValueError(f"seconds must be at least one sample of {1 / sample_rate_hz:.6f} s, or null for whole sounds, got {seconds}.")
         if not 0 <= min_seconds <= max_seconds:
             raise ValueError(f"min_seconds must be in [0, max_seconds], got min_seconds {min_seconds} and max_seconds {max_seconds}.")
-        self.sample_rate_hz, self.seconds = sample_rate_hz, seconds
+        if not speeds or not all(SLOWEST <= speed <= 1 / SLOWEST for speed in speeds):
+            raise ValueError(f"speeds must be at least one, in [{SLOWEST:g}, {1 / SLOWEST:g}], got {tuple(speeds)}.")
+        self.sample_rate_hz, self.seconds, self.speeds = sample_rate_hz, seconds, tuple(speeds)
         self.limits = AudioLimits(
             min_seconds=min_seconds, max_seconds=max_seconds, max_channels=max_channels, max_values=max_values, max_bytes=max_bytes
         )
@@ -110,14 +119,19 @@ class AudioTransform(Transform):
 
     def crop(self, decoded: Waveform, generator: torch.Generator, train: bool) -> Crop:
         """Return the part that is the item, and where it begins; arguments as of ``__call__``."""
-        samples, rate = decoded
+        samples, speed = decoded.samples, self._speed(generator) if train else 1.0
+        rate = round(decoded.sample_rate_hz * speed)  # of a file that plays so fast
         if self.seconds is None:
-            return Crop(_resampled(samples, rate, self.sample_rate_hz), 0.0)
+            return Crop(_resampled(samples, rate, self.sample_rate_hz), 0.0, speed)
         spare = max(0, len(samples) - round(self.seconds * rate))
         first = int(torch.randint(spare + 1, (), generator=generator)) if train else spare // 2
         part = samples[first : first + max(1, round(self.seconds * rate))]
         resampled = _resampled(part, rate, self.sample_rate_hz)[: round(self.seconds * self.sample_rate_hz)].contiguous()
-        return Crop(resampled, first / rate)
+        return Crop(resampled, first / decoded.sample_rate_hz, speed)
+
+    def _speed(self, generator: torch.Generator) -> float:
+        count = len(self.speeds)
+        return self.speeds[0 if count == 1 else int(torch.randint(count, (), generator=generator))]
 
 
 def _resampled(samples: Float32[Tensor, " n"], rate: int, wanted: int) -> Float32[Tensor, " m"]:
@@ -130,7 +144,7 @@ def _ratio(rate: int, wanted: int) -> Fraction:
     return exact.limit_denominator(math.isqrt(int(FILTER_VALUES / exact)))
 
 
-@functools.lru_cache(maxsize=16)
+@functools.lru_cache(maxsize=64)
 def _resampler(ratio: Fraction) -> Resample:
     """Return a resampler with its filter, which costs more to make than to use."""
     return Resample(ratio.denominator, ratio.numerator)

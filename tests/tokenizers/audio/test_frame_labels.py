@@ -20,8 +20,8 @@ def labels(*segments: tuple[float, float, str]) -> bytes:
     return "".join(f"{start}\t{end}\t{name}\n" for start, end, name in segments).encode()
 
 
-def build(seconds=None, background=None, **more) -> FrameLabelTransform:
-    spectrogram = SpectrogramTransform(AudioTransform(seconds=seconds), LogMel(num_bins=32), **more)
+def build(seconds=None, background=None, speeds=(1.0,), **more) -> FrameLabelTransform:
+    spectrogram = SpectrogramTransform(AudioTransform(seconds=seconds, speeds=speeds), LogMel(num_bins=32), **more)
     return FrameLabelTransform(SegmentReader(CLASSES), spectrogram, background)
 
 
@@ -42,11 +42,11 @@ def test_labels_are_those_of_a_loop_over_the_frames(times, background, seed, tra
         assert found == (inside[0] if inside else 0 if background else -1)
 
 
-@pytest.mark.parametrize("rate", [16_000, 44_100])
-def test_labels_follow_the_sound_wherever_the_crop_is(rate):
+@pytest.mark.parametrize(("rate", "speed"), [(16_000, 1.0), (44_100, 1.0), (16_000, 0.8), (22_050, 1.1)])
+def test_labels_follow_the_sound_wherever_the_crop_is(rate, speed):
     """Half a second of silence, then noise: the label changes where the energy does, in every crop."""
     samples = torch.cat([torch.zeros(rate // 2), torch.randn(rate // 2, generator=draw())])
-    transform = build(0.4)
+    transform = build(0.4, speeds=(speed,))
     segments = transform.decode_labels(labels((0, 0.5, "quiet"), (0.5, 1, "high")))
     seen = set()
     for seed in range(12):

@@ -41,6 +41,26 @@ def test_training_crops_are_whole_and_reach_both_ends():
     assert {int(crop[0]) for crop in crops} == set(range(6))
 
 
+def test_speed_changes_length_and_pitch_in_training_alone():
+    transform = AudioTransform(16_000, seconds=None, speeds=(0.8, 1.25))
+    waveform = Waveform(torch.from_numpy(tone(0.5, 16_000)[:, 0]), 16_000)
+    assert len(transform(waveform, draw(), train=False).values) == 8000
+    found = set()
+    for seed in range(8):
+        part = transform.crop(waveform, draw(seed), train=True)
+        assert len(part.samples) == pytest.approx(8000 / part.speed, abs=1) and part.start_s == 0
+        loudest = torch.fft.rfft(part.samples).abs().argmax().item() * 16_000 / len(part.samples)
+        assert loudest == pytest.approx(440 * part.speed, rel=0.01)
+        found.add(part.speed)
+    assert found == {0.8, 1.25}
+
+
+def test_crops_of_a_speed_are_as_long_as_others():
+    transform = AudioTransform(8000, seconds=0.5, speeds=(2.0,))
+    part = transform.crop(counted(12_000), draw(3), train=True)
+    assert len(part.samples) == 4000 and float(part.samples[100]) == pytest.approx(part.start_s * 8000 + 2 * 100, abs=5)
+
+
 def test_short_sounds_are_taken_whole():
     assert len(AudioTransform(8000, seconds=0.5)(counted(100), draw(), train=True).values) == 100
 
