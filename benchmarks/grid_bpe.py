@@ -93,9 +93,11 @@ class Units:
         _, once = np.unique(key, return_index=True)
         return np.concatenate([cells[once], symbols[once]], 1)
 
-    def most_frequent(self) -> Pair:
-        """Return the pair that occurs most often, the smallest of equal ones."""
+    def most_frequent(self) -> Pair | None:
+        """Return the pair that occurs most often, the smallest of equal ones; None where every image is one unit."""
         found = self.pairs()
+        if not len(found):
+            return None
         size = int(self.symbols.max()) + 1
         kinds, number = np.unique((found[:, 2] * size + found[:, 3]) * self.stride + found[:, 1] - found[:, 0], return_counts=True)
         symbols, offset = divmod(int(kinds[number.argmax()]), self.stride)
@@ -185,6 +187,8 @@ def learned(train: Grids, held_out: Grids, vocab_size: int, merges: Iterable[int
     for number in merges:
         for symbol in range(vocab_size + done, vocab_size + number):
             pair = units.most_frequent()
+            if pair is None:
+                break
             units.merge(pair, symbol)
             others.merge(pair, symbol)
         done = number

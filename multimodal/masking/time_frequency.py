@@ -48,6 +48,6 @@ class TimeFrequencyMasking(Masking):
 def _hidden(seed: Int[Tensor, " b"], extent: Int[Tensor, " b"], ratio: float, axis: int) -> Bool[Tensor, "b e"]:
     """Return which rows, or columns, of each item are hidden; those beyond its last one are."""
     place = torch.arange(int(extent.max()) if len(extent) else 0, device=seed.device).expand(len(seed), -1)
-    kept = (extent * (1 - ratio) + 1e-6).long().clamp(min=1)  # what is 0.8 * 10 in decimals is a little less in binary
+    kept = (extent.double() * (1 - ratio) + 1e-6).long().clamp(min=1)  # what is 0.8 * 10 in decimals is a little less in binary
     noise = uniform(seed[:, None].expand_as(place), place, stream=axis).masked_fill(place >= extent[:, None], 2.0)
     return noise.argsort(1).argsort(1) >= kept[:, None]
