@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from multimodal.nn.decoder import TokenDecoder
+from multimodal.nn.decoder import TokenDecoder, check_grid
 
 
 class ConvDecoder(TokenDecoder):
@@ -53,8 +53,7 @@ class ConvDecoder(TokenDecoder):
 
     def check(self, coordinates: Shaped[Tensor, "n a"]) -> None:
         """Look whether tokens have a row and a column; see ``TokenDecoder.check``."""
-        if coordinates.shape[1] != 2 or coordinates.is_floating_point():
-            raise ValueError(f"ConvDecoder needs tokens with a row and a column, got {coordinates.shape[1]} of {coordinates.dtype}.")
+        check_grid(coordinates, self)
 
     def forward(
         self,

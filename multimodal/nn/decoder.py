@@ -57,6 +57,17 @@ class TokenDecoder(Recorded, nn.Module, ABC):
         """
 
 
+def check_grid(coordinates: Shaped[Tensor, "n a"], decoder: TokenDecoder) -> None:
+    """Look whether tokens have a row and a column, which a decoder of grids needs.
+
+    Raises:
+        ValueError: they have not.
+    """
+    if coordinates.shape[1] != 2 or coordinates.is_floating_point():
+        found = f"{coordinates.shape[1]} of {coordinates.dtype}"
+        raise ValueError(f"{type(decoder).__name__} needs tokens with a row and a column, got {found}.")
+
+
 class Decoder(TokenDecoder):
     """A small transformer that fills in hidden tokens: visible ones, and a learned mask token at the others (MAE, arXiv 2111.06377).
 

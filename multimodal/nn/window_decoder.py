@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from multimodal.nn.attention import Attention
 from multimodal.nn.bias import RelativeBias2d
-from multimodal.nn.decoder import Decoder
+from multimodal.nn.decoder import Decoder, check_grid
 from multimodal.nn.first_weights import FirstWeights
 from multimodal.nn.packing import Packing
 from multimodal.nn.plan import AttentionPlan, places_of
@@ -66,8 +66,7 @@ class WindowDecoder(Decoder):
 
     def check(self, coordinates: Shaped[Tensor, "n a"]) -> None:
         """Look whether tokens have a row and a column, and the positions fit; see ``TokenDecoder.check``."""
-        if coordinates.shape[1] != 2 or coordinates.is_floating_point():
-            raise ValueError(f"WindowDecoder needs tokens with a row and a column, got {coordinates.shape[1]} of {coordinates.dtype}.")
+        check_grid(coordinates, self)
         super().check(coordinates)
 
     def forward(

@@ -14,19 +14,19 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from multimodal.batch import Batch, Items
 from multimodal.datamodules.shards.keys import clean_key
-from multimodal.modality import Input, Modality
+from multimodal.modality import Input
 from multimodal.nn import Encoder
 from multimodal.protocols import LabelledTransform
 from multimodal.training.callbacks.predictions import FOLDER
 from multimodal.training.dry_run import check_input
-from multimodal.training.encoder_training import EncoderTraining
+from multimodal.training.one_modality import OneModalityTraining
 
 NO_CLASS = -1
 EARLY = 50
 """Training batches after which labels are missed; an epoch may have fewer."""
 
 
-class PlaceLabelling(EncoderTraining):
+class PlaceLabelling(OneModalityTraining):
     """Base of the modules that train an encoder and a head to tell the class of each place of an item: one modality, one kind of label.
 
     Args:
@@ -60,19 +60,12 @@ class PlaceLabelling(EncoderTraining):
         compile_encoder: bool,
     ) -> None:
         super().__init__(encoder, modalities, optimizer, schedule, layer_decay, compile_encoder)
-        self._frozen: list[nn.Module] = []
         self._labelled, self._batches = 0, 0  # places of this epoch, and batches of the first
         self._written = 0
         self._check_modality()
 
     def _check_modality(self) -> None:
         """Try the embedding on the transform's example."""
-        if len(self.modalities) != 1:
-            raise ValueError(f"modalities must be one, whose {self.place}s are to be told apart; got {', '.join(self.modalities)}.")
-        if isinstance(self.modality, Modality):
-            raise ValueError(
-                f"modality {self.name!r} is one of pretraining: give multimodal.modality.Input its transform and its embedding."
-            )
         transform = self.modality.transform
         if not isinstance(transform, LabelledTransform):
             raise ValueError(
@@ -82,26 +75,12 @@ class PlaceLabelling(EncoderTraining):
         check_input(self.name, self.modality, self.encoder.dim)
 
     @property
-    def name(self) -> str:
-        """The modality's name."""
-        return next(iter(self.modalities))
-
-    @property
-    def modality(self) -> Input:
-        """The modality."""
-        return cast(Input, self.modalities[self.name])
-
-    @property
     def num_classes(self) -> int:
         """Number of classes that the head tells apart."""
         return cast(int, self.head.num_classes)
 
-    def train(self, mode: bool = True) -> PlaceLabelling:
-        """Set the mode of all parts but the frozen ones, whose dropout stays off."""
-        super().train(mode)
-        for module in self._frozen:
-            module.eval()
-        return self
+    def _demand(self) -> str:
+        return f"whose {self.place}s are to be told apart"
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Refuse classes that the head has no place for, before the device sees them.

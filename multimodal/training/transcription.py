@@ -22,13 +22,14 @@ from torch.optim.lr_scheduler import LRScheduler
 from multimodal.batch import Batch, Items
 from multimodal.heads.ctc import CtcHead, time_steps
 from multimodal.heads.ctc_decoding import beam_search, greedy, padded_steps
-from multimodal.modality import Input, Modality
+from multimodal.modality import Input
 from multimodal.nn import Encoder
 from multimodal.objectives import Term
 from multimodal.protocols import Tokenizer, Transform
 from multimodal.training.dry_run import check_input
-from multimodal.training.encoder_training import EncoderTraining, default_optimizer
+from multimodal.training.encoder_training import default_optimizer
 from multimodal.training.freezing import freeze
+from multimodal.training.one_modality import OneModalityTraining
 from multimodal.training.optimization import WarmupCosine
 from multimodal.training.transcription_scores import TranscriptionScores
 
@@ -64,7 +65,7 @@ class Written(NamedTuple):
     fits: Tensor
 
 
-class Transcription(EncoderTraining):
+class Transcription(OneModalityTraining):
     """Train an encoder, or only a head on it, to transcribe: CTC (https://www.cs.toronto.edu/~graves/icml_2006.pdf).
 
     Tokens at one place in time are averaged into one step. The loss of an optimizer step is the mean over all ids of its transcripts, over
@@ -133,12 +134,8 @@ class Transcription(EncoderTraining):
 
     def _check_parts(self) -> None:
         """Look at the transcripts' tokenizer, and try the embedding on the transform's example."""
-        if len(self.modalities) != 1 or TRANSCRIPT in self.modalities:
-            raise ValueError(f"modalities must be one, of another name than {TRANSCRIPT!r}; got {', '.join(self.modalities)}.")
-        if isinstance(self.modality, Modality):
-            raise ValueError(
-                f"modality {self.name!r} is one of pretraining: give multimodal.modality.Input its transform and its embedding."
-            )
+        if self.name == TRANSCRIPT:
+            raise ValueError(f"modalities must be one, {self._demand()}; got {self.name}.")
         tokenizer = getattr(self.transcript, "tokenizer", None)
         if not isinstance(tokenizer, Tokenizer) or len(tokenizer.vocab_sizes) != 1 or not callable(getattr(tokenizer, "decode", None)):
             raise ValueError(
@@ -147,15 +144,8 @@ class Transcription(EncoderTraining):
             )
         check_input(self.name, self.modality, self.encoder.dim)
 
-    @property
-    def name(self) -> str:
-        """The modality's name."""
-        return next(iter(self.modalities))
-
-    @property
-    def modality(self) -> Input:
-        """The modality."""
-        return cast(Input, self.modalities[self.name])
+    def _demand(self) -> str:
+        return f"of another name than {TRANSCRIPT!r}"
 
     @property
     def tokenizer(self) -> Any:
@@ -171,13 +161,6 @@ class Transcription(EncoderTraining):
     def fingerprints(self) -> dict[str, str]:
         """The fingerprint of the transcripts' tokenizer."""
         return {TRANSCRIPT: self.tokenizer.fingerprint()}
-
-    def train(self, mode: bool = True) -> Transcription:
-        """Set the mode of all parts but the frozen ones, whose dropout stays off."""
-        super().train(mode)
-        for module in self._frozen:
-            module.eval()
-        return self
 
     def prepared(self, batch: Batch, train: bool) -> Batch:
         """Return a batch with prepared items of the modality; transcripts stay as they are."""
