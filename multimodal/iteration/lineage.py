@@ -48,6 +48,7 @@ class Lineage:
     def __init__(self, root: Path, plan: str) -> None:
         self.root, self.plan = root, plan
         self.done: list[Made] = []
+        self._looked_at: set[tuple[int, str]] = set()  # stages whose files were hashed; large models take seconds
         if (root / FILE_NAME).is_file():
             self._load()
 
@@ -70,12 +71,14 @@ class Lineage:
             ValueError: what it made is gone, or is not what it was.
         """
         found = next((entry for entry in self.done if (entry.round, entry.stage) == (number, stage)), None)
-        for path, digest in found.made.items() if found else ():
+        new = found is not None and (number, stage) not in self._looked_at
+        for path, digest in found.made.items() if found and new else ():
             if digest and content_hash(self.root / path) != digest:
                 raise ValueError(
                     f"{self.root / path} is not what round {number} made there, and later stages were made from that: put it back, or give "
                     "another --run."
                 )
+        self._looked_at |= {(number, stage)} if found else set()
         return found
 
     def add(self, entry: Made) -> None:
