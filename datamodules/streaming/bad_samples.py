@@ -14,6 +14,8 @@ from multimodal.errors import SampleError
 
 OnError = Literal["raise", "skip"]
 LEAST_READ = 100
+CHANCE = 5
+"""Standard deviations of the number of bad samples, by which it may be above what is allowed: each epoch and rank reads others."""
 
 
 class BadSampleWarning(UserWarning):
@@ -25,7 +27,8 @@ class BadSamples:
 
     Args:
         on_error: "raise" stops at the first bad one; "skip" warns once for each kind of reason, and at the end of an epoch of all.
-        max_fraction: the share of the samples read that may be bad, looked at once 100 are read and at the end of an epoch.
+        max_fraction: the share of the samples read that may be bad; above it by more than chance explains, the run stops. It is looked at
+            once 100 are read, and at the end of an epoch that was read from its start.
         listing: file to which every bad sample is added once: shard, key, field, reason, as CSV; None: no list.
     """
 
@@ -35,8 +38,7 @@ class BadSamples:
         if not 0 <= max_fraction <= 1:
             raise ValueError(f"max_bad_fraction must be in [0, 1], got {max_fraction}.")
         self.on_error, self.max_fraction, self.listing = on_error, max_fraction, listing
-        self.read = 0
-        self.reasons: Counter[str] = Counter()
+        self.start()
         self.last: SampleError | None = None
         self._warned: set[str] = set()
         self._listed: set[tuple[str, str, str]] = set()
@@ -46,9 +48,10 @@ class BadSamples:
         """Bad samples since the start of the epoch."""
         return self.reasons.total()
 
-    def start(self) -> None:
-        """Begin to count anew, at the start of an epoch or where a stopped one goes on."""
-        self.read, self.reasons = 0, Counter()
+    def start(self, whole: bool = True) -> None:
+        """Begin to count anew, at the start of an epoch (``whole``) or where a stopped one goes on."""
+        self.read, self.whole = 0, whole
+        self.reasons: Counter[str] = Counter()
 
     def count(self, read: int, problems: Sequence[SampleError]) -> None:
         """Note a batch.
@@ -69,8 +72,8 @@ class BadSamples:
         self._check(LEAST_READ)
 
     def finish(self) -> None:
-        """Check the share at the end of an epoch, however few samples were read, and say what was left out."""
-        self._check(1)
+        """Check the share at the end of an epoch, however few samples a whole one has, and say what was left out."""
+        self._check(1 if self.whole else LEAST_READ)
         if self.bad:
             kinds = "; ".join(f"{count} x {kind}" for kind, count in self.reasons.most_common(5))
             listed = f"; all are in {self.listing}" if self.listing else ""
@@ -92,7 +95,8 @@ class BadSamples:
                 csv.writer(file).writerow([error.shard, error.key, error.field, error.reason])
 
     def _check(self, least: int) -> None:
-        if self.read >= least and self.bad > self.max_fraction * self.read:
+        allowed = self.max_fraction * self.read
+        if self.read >= least and self.bad > allowed + CHANCE * (allowed * (1 - self.max_fraction)) ** 0.5:
             raise ValueError(
                 f"{self.bad} of {self.read} samples read could not be used, more than max_bad_fraction={self.max_fraction:g} allows; "
                 f"the last: {self.last}"

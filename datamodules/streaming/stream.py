@@ -216,7 +216,6 @@ class EpochLoader(DataLoader):
 
     def _begin(self) -> None:
         """Set epoch, step and place of the iteration that starts."""
-        self.bad.start()  # where a stopped epoch goes on, too: its state is that of one rank, and each rank counts its own
         asked = self._epoch + 1 if self.epoch_of is None else self.epoch_of()
         if not self.dataset.plan.train:
             self._epoch, self._step, self._place = 0, 0, 0
@@ -229,6 +228,7 @@ class EpochLoader(DataLoader):
                 self._epoch, self._step, self._place = self._epoch + 1, 0, 0
         else:
             self._epoch, self._step, self._place = asked, 0, 0
+        self.bad.start(whole=self._step == 0)  # counted anew where an epoch goes on: its state is that of one rank, and each counts its own
 
     def _batches(self, deliveries: Iterator[Delivery]) -> Iterator[Batch]:
         bounds = self.dataset.batching.bounds(self._epoch)[:: self.dataset.batching.world_size]

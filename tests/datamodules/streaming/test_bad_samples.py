@@ -1,6 +1,7 @@
 import csv
 import warnings
 
+import numpy as np
 import pytest
 
 from multimodal.datamodules.streaming.bad_samples import BadSamples, BadSampleWarning
@@ -36,17 +37,46 @@ def test_bad_samples_are_listed_once(tmp_path):
     assert rows == [["a.tar", "a", "num", "not a number: 'x'"], ["a.tar", "b", "num", 'says "no",\nreally']]
 
 
-def test_the_limit_holds_after_a_hundred_and_at_the_end():
+@pytest.mark.parametrize("read", [100, 2000])
+def test_more_bad_samples_than_chance_explains_stop(read):
+    share = 0.01
+    limit = int(share * read + 5 * (share * (1 - share) * read) ** 0.5)
+    bad = BadSamples("skip", share)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        bad.count(read, [error()] * limit)
+        with pytest.raises(
+            ValueError, match=rf"{limit + 1} of {read} samples read could not be used, more than max_bad_fraction=0.01 .*field 'num'"
+        ):
+            bad.count(0, [error()])
+
+
+def test_an_allowed_share_stops_no_epoch_of_a_long_run():
+    random = np.random.default_rng(0)
     bad = BadSamples("skip", 0.01)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        bad.count(99, [error(), error()])
-        with pytest.raises(ValueError, match=r"2 of 100 samples read could not be used, more than max_bad_fraction=0.01 .*field 'num'"):
+        for _ in range(300):
+            bad.start()
+            for count in random.binomial(50, 0.007, 40):
+                bad.count(50, [error()] * count)
+            bad.finish()
+
+
+def test_the_share_is_looked_at_after_a_hundred_and_at_the_end_of_a_whole_epoch():
+    bad = BadSamples("skip", 0.01)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        bad.count(99, [error()] * 99)
+        with pytest.raises(ValueError, match="99 of 100 samples"):
             bad.count(1, [])
         bad.start()
         bad.count(1, [error()])
         with pytest.raises(ValueError, match="1 of 1 samples"):
             bad.finish()
+        bad.start(whole=False)  # goes on near its end
+        bad.count(1, [error()])
+        bad.finish()
         bad.start()
         bad.finish()
 
