@@ -1,8 +1,8 @@
 """Drum sounds of sixteen kits with their instruments, and many sounds without labels, out of Debian packages; nothing is installed.
 
-``python -m benchmarks.drums.data`` fetches the packages (275 MB) into ``data/sounds/packages`` and writes two sets of shards without
-labels: ``data/sounds/shards/drums`` (all drum kits, and the samples of Sonic Pi) and ``data/sounds/shards/speech`` (telephone prompts in
-five languages). The sounds keep their licences, which the packages name.
+``python -m benchmarks.drums.data`` fetches the packages (430 MB) into ``data/sounds/packages`` and writes three sets of shards without
+labels into ``data/sounds/shards``: ``drums`` (all drum kits, and the samples of Sonic Pi and LMMS), ``instruments`` (recordings of two
+SoundFonts) and ``speech`` (telephone prompts in five languages). The sounds keep their licences, which the packages name.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import NamedTuple
 from xml.etree import ElementTree
 
 from benchmarks.debian import fetch
+from benchmarks.drums.soundfonts import write_recordings
 
 ROOT = Path("data/sounds")
 LANGUAGES = ("en", "es", "fr", "it", "ru")
@@ -25,9 +26,15 @@ PACKAGES = (
     "hydrogen-drumkits",
     "hydrogen-data",
     "sonic-pi-samples",
+    "lmms-common",
+    "avldrums.lv2-soundfont",
+    "fluid-soundfont-gm",
+    "timgm6mb-soundfont",
     *(f"asterisk-core-sounds-{language}{kind}" for language in LANGUAGES for kind in ("", "-wav")),
 )
 CLASSES = ("crash", "hihat", "kick", "percussion", "ride", "snare", "tom")
+LMMS = ("basses", "bassloops", "beats", "drums", "effects", "instruments", "latin", "misc", "stringsnpads")
+"""Folders of LMMS with whole sounds; the others hold single periods."""
 HAND = "stick|rim ?click|clap|cowbell|clave|tamb|wood|bongo|conga|agogo|maraca|shaker|snap|cajon|glass|djembe|sangban|dununba|kenkeni"
 RULES = (
     ("kick", "kick|bass ?drum"),
@@ -89,12 +96,16 @@ def _instruments(file: Path) -> Iterable[tuple[str, Path]]:
 def write_shards(unpacked: Path, folder: Path) -> None:
     """Write the shards without labels; those that are there already stay."""
     share = unpacked / "usr" / "share"
+    for font in share.glob("sounds/sf2/*.sf2"):
+        write_recordings(font, share / "soundfonts" / font.stem)
     sources = {
-        "drums": [*share.glob("hydrogen/data/drumkits/*/*"), *share.glob("sonic-pi/samples/*")],
-        "speech": share.glob("asterisk/sounds/*/**/*.wav"),
+        "drums": ("hydrogen/data/drumkits/*/*", "sonic-pi/samples/*", *(f"lmms/samples/{name}/*" for name in LMMS), "soundfonts/*_LV2/*"),
+        "instruments": ("soundfonts/FluidR3_GM/*", "soundfonts/TimGM6mb/*"),
+        "speech": ("asterisk/sounds/*/**/*.wav",),
     }
-    for name, paths in sources.items():
-        sounds = sorted(path for path in paths if path.suffix in (".wav", ".flac", ".aiff"))
+    for name, patterns in sources.items():
+        paths = {path for pattern in patterns for path in share.glob(pattern)}
+        sounds = sorted(path for path in paths if path.suffix in (".wav", ".flac", ".aiff", ".ogg"))
         table = folder / f"{name}.csv"
         table.parent.mkdir(parents=True, exist_ok=True)
         with table.open("w", newline="") as file:

@@ -16,7 +16,16 @@ TEACHERS = ("EncoderTeacher",)
 LOADERS = ("load_encoder", "load_embed")
 CLASSES = "classes"
 """The head of a classifier that was exported, see ``multimodal.pretrained.from_training``."""
-KEYS = ("modality", "pretrain", "tokenizer", "finetune", "supervised_from", "crops", "keep_ids", "run")
+KEYS = ("modality", "pretrain", "tokenizer", "finetune", "supervised_from", "supervised_lr", "crops", "keep_ids", "run")
+KINDS = (
+    ("modality", str),
+    ("run", str),
+    ("crops", int),
+    ("supervised_from", int),
+    ("supervised_lr", float),
+    ("keep_ids", bool),
+)
+"""Key of a config -> the kind of its value."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +42,7 @@ class IterationPlan:
         finetune: recipe that fine-tunes an encoder (``load_encoder``, ``load_embed``) to tell classes; needed for ``supervised_from``.
         supervised_from: from this round on, at least 2, the teacher is the model of the round before after it was fine-tuned, and its
             logits are what the codes are to keep (BEATs' "iter3+"); None: never.
+        supervised_lr: learning rate of the tokenizers of those rounds; None: that of their recipe. BEATs: 5e-4, ten times the other.
         crops: views of a training sample whose ids are stored in each round; 0: none are, the tokenizer runs while the encoder trains.
         keep_ids: keep the shards with ids when their round is over; they are as large as the data, and can be made again.
 
@@ -45,6 +55,7 @@ class IterationPlan:
     tokenizer: dict[str, Any]
     finetune: dict[str, Any] | None = None
     supervised_from: int | None = None
+    supervised_lr: float | None = None
     crops: int = 0
     keep_ids: bool = False
 
@@ -55,6 +66,10 @@ class IterationPlan:
             raise ValueError(f"supervised_from must be a round from 2 on, the first with a teacher; got {self.supervised_from!r}.")
         if (self.finetune is None) != (self.supervised_from is None):
             raise ValueError("finetune and supervised_from belong together: name both, or neither.")
+        if self.supervised_lr is not None and (self.supervised_from is None or self.supervised_lr <= 0):
+            raise ValueError(f"supervised_lr must be above 0, and has an effect only with supervised_from; got {self.supervised_lr!r}.")
+        if self.supervised_lr is not None and not _optimizer(self.tokenizer):
+            raise ValueError("the recipe of tokenizer has no model.init_args.optimizer, whose learning rate supervised_lr could be.")
         if not _modality(self.pretrain, self.modality):
             raise ValueError(f"the recipe of pretrain has no model.init_args.modalities.{self.modality}.")
         if _modality(self.pretrain, self.modality).get("preparation"):
@@ -83,7 +98,7 @@ class IterationPlan:
         for key in ("pretrain", "tokenizer", "finetune"):
             if content.get(key) is not None and not isinstance(content[key], dict):
                 raise ValueError(f"{path}: {key} must be the path of a recipe (.yaml), relative to this file; got {content[key]!r}.")
-        for key, kind in (("modality", str), ("run", str), ("crops", int), ("supervised_from", int), ("keep_ids", bool)):
+        for key, kind in KINDS:
             if not isinstance(content.get(key, kind()), kind | None):
                 raise ValueError(f"{path}: {key} must be of the kind {kind.__name__}, got {content[key]!r}.")
         run = content.pop("run", None)
@@ -138,6 +153,8 @@ class IterationPlan:
             named["folder"] = str(teacher)
             if self.is_supervised(number):
                 named.update(head=CLASSES, layer=None)
+        if self.is_supervised(number) and self.supervised_lr is not None:
+            _optimizer(config)["init_args"] = {**_optimizer(config).get("init_args", {}), "lr": self.supervised_lr}
         return config
 
     def pretrain_config(self, tokenizer: Path, shards: list[Path], run: Path) -> dict[str, Any]:
@@ -211,7 +228,16 @@ class RoundFolder:
 
 def _modality(config: dict[str, Any], name: str) -> dict[str, Any]:
     """Return the settings of a modality in the recipe of a pretraining, to be read or changed; nothing where it has no such."""
+    return _part(config, "model", "init_args", "modalities", name, "init_args")
+
+
+def _optimizer(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the optimizer of a recipe, to be read or changed; nothing where it names none."""
+    return _part(config, "model", "init_args", "optimizer")
+
+
+def _part(config: dict[str, Any], *keys: str) -> dict[str, Any]:
     found: Any = config
-    for key in ("model", "init_args", "modalities", name, "init_args"):
+    for key in keys:
         found = found.get(key) if isinstance(found, dict) else None
     return found if isinstance(found, dict) else {}

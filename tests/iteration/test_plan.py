@@ -32,7 +32,9 @@ def test_the_configs_that_come_with_the_project_are_whole(name):
 def test_a_fine_tuned_teacher_is_read_by_its_head():
     plan, _ = IterationPlan.read(ROOT / "configs/iterate/beats_base.yaml")
     finetune = {"model": {"class_path": "multimodal.pretrained.load_encoder"}}
-    plan = IterationPlan(**vars(plan) | {"finetune": finetune, "supervised_from": 3})
+    plan = IterationPlan(**vars(plan) | {"finetune": finetune, "supervised_from": 3, "supervised_lr": 5e-4})
+    rates = [plan.tokenizer_config(Path("x"), number, Path("y"))["model"]["init_args"]["optimizer"]["init_args"] for number in (2, 3)]
+    assert rates == [{"lr": rate, "betas": [0.9, 0.98], "weight_decay": 0.01} for rate in (5e-5, 5e-4)]
     assert [plan.is_supervised(number) for number in (1, 2, 3, 4)] == [False, False, True, True]
     assert "'head': 'classes'" in str(plan.tokenizer_config(Path("x"), 3, Path("y")))
     assert "head': 'classes'" not in str(plan.tokenizer_config(Path("x"), 2, Path("y")))
@@ -51,6 +53,7 @@ def test_a_fine_tuned_teacher_is_read_by_its_head():
         ({"crops": -1}, "crops must be at least 0, got -1"),
         ({"crops": "many"}, "crops must be of the kind int, got 'many'"),
         ({"supervised_from": 2}, "finetune and supervised_from belong together"),
+        ({"supervised_lr": 1e-3}, "supervised_lr must be above 0, and has an effect only with supervised_from; got 0.001"),
         ({"finetune": "tokenizer.yaml", "supervised_from": 1}, "supervised_from must be a round from 2 on"),
         ({"finetune": "tokenizer.yaml", "supervised_from": 2}, "names none of load_encoder, load_embed"),
     ],
