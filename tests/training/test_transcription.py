@@ -132,6 +132,9 @@ def test_a_sample_that_lacks_one_of_the_two_changes_nothing(missing):
     for name, p in model.named_parameters():
         torch.testing.assert_close(p.grad, gradients[name], atol=1e-5, rtol=1e-4)
     assert float(model._predictions[-1]) == sum(map(len, TEXTS))
+    model._evaluate(batch_of(model, [labelled[0], other, *labelled[1:]]), "val")
+    counts = dict(zip(model._metric("val").STATES, model._metric("val").counts.tolist(), strict=True))
+    assert (counts["transcripts"], counts["left_out"]) == (len(TEXTS), 0)
 
 
 @pytest.mark.parametrize(
