@@ -1,8 +1,8 @@
 """Tell drums of kits that were left out, before and after rounds of BEATs on sounds without labels.
 
-``python -m benchmarks.drums.run [--rounds 3] [--seeds 1] [METHOD ...]``; data and runs come to data/sounds and runs/drums. What is finished
-is not done again: results are lines of runs/drums/results.jsonl, so the comparison can be stopped and go on, or be shared by processes.
-Pretraining hears the left-out kits too, without labels.
+``python -m benchmarks.drums.run [--rounds 3] [--seeds 1] [--kits 3] [METHOD ...]``; data and runs come to data/sounds and runs/drums. What
+is finished is not done again: results are lines of runs/drums/results.jsonl, so the comparison can be stopped and go on, or be shared by
+processes. Pretraining hears the left-out kits too, without labels.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ def main() -> None:
     parser.add_argument("methods", nargs="*", help="such as 'from scratch', 'round 1', 'round 1 frozen, SVM' (default: all)")
     parser.add_argument("--rounds", type=int, default=3, help="of pretraining (default: %(default)s)")
     parser.add_argument("--seeds", type=int, default=1, help="of fine-tuning (default: %(default)s)")
+    parser.add_argument("--kits", type=int, help="that are learned from, drawn for each that is left out (default: all others)")
     options = parser.parse_args()
     data.main()
     names = [f"round {number}" for number in range(1, options.rounds + 1)]
@@ -48,24 +49,39 @@ def main() -> None:
     sounds = load(data.ROOT / "packages" / "unpacked")
     for seed in range(options.seeds):
         for method in methods:
-            evaluate(method, sounds, seed)
+            evaluate(method, sounds, seed, options.kits)
     print_table(sounds, results())
 
 
-def evaluate(method: str, sounds: Sounds, seed: int) -> None:
-    """Leave out one kit after the other, as far as it is not done yet."""
-    done = {(x["method"], x["kit"], x["seed"]) for x in results()}
-    kits = [kit for kit in np.unique(sounds.groups) if (method, kit, seed) not in done]
-    if not kits or (seed and method.endswith("SVM")):  # which draws nothing
+def evaluate(method: str, sounds: Sounds, seed: int, learned: int | None = None) -> None:
+    """Leave out one kit after the other, as far as it is not done yet.
+
+    Args:
+        method: what tells the drums.
+        sounds: of all kits.
+        seed: of new weights, of batches, and of the kits that are learned from.
+        learned: how many kits are learned from; None: all but the one that is left out.
+    """
+    done = {(x["method"], x["kit"], x["seed"], x.get("learned")) for x in results()}
+    kits = [kit for kit in np.unique(sounds.groups) if (method, kit, seed, learned) not in done]
+    if not kits or (seed and learned is None and method.endswith("SVM")):  # which draws nothing
         return
     number = method.split()[1]
     model = ROUNDS / f"round_{number}" / "model" if method.startswith("round") else None
     features = frozen_features(model, sounds) if model and method.endswith(FROZEN) else spectrum_features(sounds)
     for kit in kits:
-        train, test = np.flatnonzero(sounds.groups != kit), np.flatnonzero(sounds.groups == kit)
+        train, test = np.flatnonzero(np.isin(sounds.groups, _others(sounds, kit, seed, learned))), np.flatnonzero(sounds.groups == kit)
         by_machine = method.endswith("SVM")
         told = machine(features, sounds.labels, train, test) if by_machine else fine_tuned(model, sounds, train, test, seed)
-        _write({"method": method, "kit": str(kit), "seed": seed, "told": told.tolist()}, (told == sounds.labels[test]).mean())
+        line = {"method": method, "kit": str(kit), "seed": seed, "learned": learned, "told": told.tolist()}
+        _write(line, (told == sounds.labels[test]).mean())
+
+
+def _others(sounds: Sounds, kit: str, seed: int, learned: int | None) -> np.ndarray:
+    """Return the kits that are learned from: the same for all methods, and more of them hold those of fewer."""
+    names = np.unique(sounds.groups)
+    drawn = np.random.default_rng([seed, int(np.flatnonzero(names == kit)[0])]).permutation(names[names != kit])
+    return drawn[:learned]
 
 
 def results() -> list[dict]:
@@ -75,20 +91,19 @@ def results() -> list[dict]:
 
 def print_table(sounds: Sounds, found: Sequence[dict]) -> None:
     """Print accuracy and macro F1 over all recordings, each told by a model that has not seen its kit; mean over the seeds."""
-    told: dict[str, dict[int, np.ndarray]] = defaultdict(dict)
+    told: dict[tuple[str, int | None], dict[int, np.ndarray]] = defaultdict(dict)
     for line in found:
-        own = told[line["method"]].setdefault(line["seed"], np.full(len(sounds.labels), -1))
+        own = told[line["method"], line.get("learned")].setdefault(line["seed"], np.full(len(sounds.labels), -1))
         own[np.flatnonzero(sounds.groups == line["kit"])] = line["told"]
-    table = Table("method", "seeds", "accuracy", "macro F1", "better than the SVM of the spectrum by")
-    table.add_row(
-        "most frequent class", "", *_scores(sounds.labels, [np.full_like(sounds.labels, np.bincount(sounds.labels).argmax())]), ""
-    )
-    base = told.get(SPECTRUM, {}).get(0)
-    for method, guesses in told.items():
-        whole = [guess for guess in guesses.values() if (guess >= 0).all()]
-        if whole:
-            better = "" if base is None or method == SPECTRUM else _better(sounds, whole, base)
-            table.add_row(method, str(len(whole)), *_scores(sounds.labels, whole), better)
+    table = Table("method", "kits learned from", "seeds", "accuracy", "macro F1", "better than from scratch by")
+    frequent = np.full_like(sounds.labels, np.bincount(sounds.labels).argmax())
+    table.add_row("most frequent class", "", "", *_scores(sounds.labels, [frequent]), "")
+    whole = {name: {seed: x for seed, x in guesses.items() if (x >= 0).all()} for name, guesses in told.items()}
+    for (method, learned), guesses in whole.items():
+        base = whole.get((SCRATCH, learned), {})
+        better = _better(sounds, list(guesses.values()), list(base.values())) if guesses and base and method != SCRATCH else ""
+        if guesses:
+            table.add_row(method, str(learned or "all others"), str(len(guesses)), *_scores(sounds.labels, list(guesses.values())), better)
     Console(width=140).print(table)
 
 
@@ -97,9 +112,9 @@ def _scores(labels: np.ndarray, guesses: Sequence[np.ndarray]) -> tuple[str, str
     return f"{accuracy:.3f}", f"{np.mean([f1_score(labels, guess, average='macro') for guess in guesses]):.3f}"
 
 
-def _better(sounds: Sounds, guesses: Sequence[np.ndarray], base: np.ndarray) -> str:
+def _better(sounds: Sounds, guesses: Sequence[np.ndarray], base: Sequence[np.ndarray]) -> str:
     """Return the difference in accuracy with its standard error, over draws of kits: recordings of one kit are alike."""
-    gain = np.mean([guess == sounds.labels for guess in guesses], 0) - (base == sounds.labels)
+    gain = np.mean([guess == sounds.labels for guess in guesses], 0) - np.mean([guess == sounds.labels for guess in base], 0)
     kits = [gain[sounds.groups == kit] for kit in np.unique(sounds.groups)]
     random = np.random.default_rng(0)
     draws = [np.concatenate([kits[i] for i in random.integers(len(kits), size=len(kits))]).mean() for _ in range(DRAWS)]
