@@ -28,6 +28,7 @@ from benchmarks.sound_classification.sounds import Sounds
 RUNS = Path("runs/drums")
 RESULTS, ROUNDS = RUNS / "results.jsonl", RUNS / "rounds"
 SCRATCH, SPECTRUM, FROZEN = "from scratch", "spectrum, SVM", "frozen, SVM"
+UNTRAINED = f"untrained {FROZEN}"
 DRAWS = 2000
 """Of the recordings, for the spread of a score."""
 
@@ -42,8 +43,8 @@ def main() -> None:
     options = parser.parse_args()
     data.main()
     names = [f"round {number}" for number in range(1, options.rounds + 1)]
-    methods = options.methods or [SPECTRUM, *(f"{name} {FROZEN}" for name in names), SCRATCH, *names]
-    if any(method.startswith("round") for method in methods):
+    methods = options.methods or [SPECTRUM, UNTRAINED, *(f"{name} {FROZEN}" for name in names), SCRATCH, *names]
+    if any(method.startswith("round") or method == UNTRAINED for method in methods):
         iterate = ["tokenizers", "iterate", "--config", "configs/iterate/beats_sounds.yaml", "--rounds", str(options.rounds)]
         subprocess.run([sys.executable, "-m", "multimodal", *iterate, "--run", str(ROUNDS)], check=True)
     sounds = load(data.ROOT / "packages" / "unpacked")
@@ -64,11 +65,12 @@ def evaluate(method: str, sounds: Sounds, seed: int, learned: int | None = None)
     """
     done = {(x["method"], x["kit"], x["seed"], x.get("learned")) for x in results()}
     kits = [kit for kit in np.unique(sounds.groups) if (method, kit, seed, learned) not in done]
-    if not kits or (seed and learned is None and method.endswith("SVM")):  # which draws nothing
+    if not kits or (seed and learned is None and method.endswith("SVM") and method != UNTRAINED):  # which draws nothing
         return
-    number = method.split()[1]
-    model = ROUNDS / f"round_{number}" / "model" if method.startswith("round") else None
-    features = frozen_features(model, sounds) if model and method.endswith(FROZEN) else spectrum_features(sounds)
+    number = method.split()[1] if method.startswith("round") else 1
+    model = None if method in (SCRATCH, SPECTRUM) else ROUNDS / f"round_{number}" / "model"
+    untrained = seed if method == UNTRAINED else None
+    features = frozen_features(model, sounds, untrained=untrained) if model and method.endswith(FROZEN) else spectrum_features(sounds)
     for kit in kits:
         train, test = np.flatnonzero(np.isin(sounds.groups, _others(sounds, kit, seed, learned))), np.flatnonzero(sounds.groups == kit)
         by_machine = method.endswith("SVM")

@@ -94,10 +94,22 @@ def mean_and_maximum(tokens: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def frozen_features(model: Path, sounds: Sounds, pool: Callable[[Tensor], Tensor] = mean_and_maximum) -> np.ndarray:
-    """Return, of each recording, what ``pool`` makes of its tokens after each layer, side by side."""
+def frozen_features(
+    model: Path, sounds: Sounds, pool: Callable[[Tensor], Tensor] = mean_and_maximum, untrained: int | None = None
+) -> np.ndarray:
+    """Return, of each recording, what ``pool`` makes of its tokens after each layer, side by side.
+
+    Args:
+        model: folder of a pretrained model.
+        sounds: all recordings.
+        pool: makes one vector of the tokens ``(t, c)``.
+        untrained: seed of new weights for a model built like that; None: its own.
+    """
     found = from_pretrained(str(model))
     assert isinstance(found, PretrainedModel)
+    if untrained is not None:
+        torch.manual_seed(untrained)
+        found = PretrainedModel(found.settings).eval()
     layers, rows = tuple(range(found.encoder.depth)), []
     for batch in whole(sounds, range(len(sounds.labels))):
         items = batch.items[MODALITY]
