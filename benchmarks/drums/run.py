@@ -1,4 +1,4 @@
-"""Tell drums of kits that were left out, before and after rounds of BEATs on sounds without labels.
+"""Tell drums of kits that were left out, before and after pretraining on sounds without labels: rounds of BEATs, and AudioMAE.
 
 ``python -m benchmarks.drums.run [--rounds 3] [--seeds 1] [--kits 3] [METHOD ...]``; data and runs come to data/sounds and runs/drums. What
 is finished is not done again: results are lines of runs/drums/results.jsonl, so the comparison can be stopped and go on, or be shared by
@@ -29,6 +29,8 @@ RUNS = Path("runs/drums")
 RESULTS, ROUNDS = RUNS / "results.jsonl", RUNS / "rounds"
 SCRATCH, SPECTRUM, FROZEN = "from scratch", "spectrum, SVM", "frozen, SVM"
 UNTRAINED = f"untrained {FROZEN}"
+VALUES = "values"
+"""Of patches, which ``configs/pretrain/audiomae_sounds.yaml`` predicts."""
 DRAWS = 2000
 """Of the recordings, for the spread of a score."""
 
@@ -42,16 +44,32 @@ def main() -> None:
     parser.add_argument("--kits", type=int, help="that are learned from, drawn for each that is left out (default: all others)")
     options = parser.parse_args()
     data.main()
-    names = [f"round {number}" for number in range(1, options.rounds + 1)]
-    methods = options.methods or [SPECTRUM, UNTRAINED, *(f"{name} {FROZEN}" for name in names), SCRATCH, *names]
+    names = [*(f"round {number}" for number in range(1, options.rounds + 1)), VALUES]
+    frozen = [f"{name} {FROZEN}" for name in names]
+    methods = options.methods or [SPECTRUM, UNTRAINED, *frozen, SCRATCH, f"{VALUES} {SCRATCH}", *names]
     if any(method.startswith("round") or method == UNTRAINED for method in methods):
         iterate = ["tokenizers", "iterate", "--config", "configs/iterate/beats_sounds.yaml", "--rounds", str(options.rounds)]
-        subprocess.run([sys.executable, "-m", "multimodal", *iterate, "--run", str(ROUNDS)], check=True)
+        _run(*iterate, "--run", str(ROUNDS))
+    if any(method.startswith(VALUES) for method in methods) and not model_of(VALUES).is_dir():
+        begun = ["--ckpt_path", "last"] if (RUNS / VALUES / "checkpoints" / "last.ckpt").is_file() else []
+        _run("fit", "--config", "configs/pretrain/audiomae_sounds.yaml", "--run", str(RUNS / VALUES), *begun)
+        _run("export", str(RUNS / VALUES), "--format", "multimodal", "--to", str(model_of(VALUES)))
     sounds = load(data.ROOT / "packages" / "unpacked")
     for seed in range(options.seeds):
         for method in methods:
             evaluate(method, sounds, seed, options.kits)
     print_table(sounds, results())
+
+
+def model_of(method: str) -> Path:
+    """Return the folder of the pretrained model that a method names, or is built like."""
+    if method.startswith(VALUES):
+        return RUNS / f"{VALUES}_model"
+    return ROUNDS / f"round_{method.split()[1] if method.startswith('round') else 1}" / "model"
+
+
+def _run(*arguments: str) -> None:
+    subprocess.run([sys.executable, "-m", "multimodal", *arguments], check=True)
 
 
 def evaluate(method: str, sounds: Sounds, seed: int, learned: int | None = None) -> None:
@@ -67,14 +85,15 @@ def evaluate(method: str, sounds: Sounds, seed: int, learned: int | None = None)
     kits = [kit for kit in np.unique(sounds.groups) if (method, kit, seed, learned) not in done]
     if not kits or (seed and learned is None and method.endswith("SVM") and method != UNTRAINED):  # which draws nothing
         return
-    number = method.split()[1] if method.startswith("round") else 1
-    model = None if method in (SCRATCH, SPECTRUM) else ROUNDS / f"round_{number}" / "model"
+    model = None if method in (SCRATCH, SPECTRUM) else model_of(method)
     untrained = seed if method == UNTRAINED else None
     features = frozen_features(model, sounds, untrained=untrained) if model and method.endswith(FROZEN) else spectrum_features(sounds)
     for kit in kits:
         train, test = np.flatnonzero(np.isin(sounds.groups, _others(sounds, kit, seed, learned))), np.flatnonzero(sounds.groups == kit)
-        by_machine = method.endswith("SVM")
-        told = machine(features, sounds.labels, train, test) if by_machine else fine_tuned(model, sounds, train, test, seed)
+        if method.endswith("SVM"):
+            told = machine(features, sounds.labels, train, test)
+        else:
+            told = fine_tuned(model, sounds, train, test, seed, untrained=method.endswith(SCRATCH))
         line = {"method": method, "kit": str(kit), "seed": seed, "learned": learned, "told": told.tolist()}
         _write(line, (told == sounds.labels[test]).mean())
 

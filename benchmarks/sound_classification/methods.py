@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import lightning as L
 import numpy as np
@@ -24,6 +25,8 @@ from multimodal.nn import BucketedBias, DeepNormBlock, Encoder, LayerNorm
 from multimodal.nn.attention import Attention
 from multimodal.nn.content_bias import GatedBias
 from multimodal.pretrained import PretrainedModel, from_pretrained, load_embed, load_encoder
+from multimodal.protocols import Embed
+from multimodal.recorded import build, settings_of
 from multimodal.tokenizers.audio import SpecAugment, SpectrogramEmbed
 from multimodal.training import FineTuning, FusedAdamW, WarmupCosine
 
@@ -49,19 +52,30 @@ def new_parts() -> tuple[Encoder, Callable[[int], SpectrogramEmbed]]:
     return encoder, SpectrogramEmbed
 
 
-def fine_tuned(model: Path | None, sounds: Sounds, train: np.ndarray, test: np.ndarray, seed: int, steps: int = STEPS) -> np.ndarray:
+def parts(model: Path | None, untrained: bool) -> tuple[Encoder, Callable[[int], Embed] | Embed]:
+    """Return an encoder, and its embedding or what builds it; arguments as of ``fine_tuned``."""
+    if model is None:
+        return new_parts()
+    encoder, embed = load_encoder(str(model)), cast(Embed, load_embed(str(model), MODALITY))
+    return (build(settings_of(encoder)), build(settings_of(embed, ("dim",)), encoder.dim)) if untrained else (encoder, embed)
+
+
+def fine_tuned(
+    model: Path | None, sounds: Sounds, train: np.ndarray, test: np.ndarray, seed: int, steps: int = STEPS, untrained: bool = False
+) -> np.ndarray:
     """Return the classes that a fine-tuned encoder tells the test recordings to be.
 
     Args:
-        model: folder of a pretrained model; None: from scratch.
+        model: folder of a pretrained model; None: from scratch, built as ``new_parts`` does.
         sounds: all recordings.
         train: numbers of those to learn from.
         test: numbers of those to tell.
         seed: of new weights and of the batches.
         steps: of the optimizer.
+        untrained: from scratch, built like the model.
     """
     L.seed_everything(seed, verbose=False)
-    encoder, embed = new_parts() if model is None else (load_encoder(str(model)), load_embed(str(model), MODALITY))
+    encoder, embed = parts(model, untrained)
     augment = SpecAugment(time_width=24, time_share=0.3, frequency_width=16)
     training = FineTuning(
         encoder,
@@ -70,7 +84,7 @@ def fine_tuned(model: Path | None, sounds: Sounds, train: np.ndarray, test: np.n
         label_smoothing=0.1,
         optimizer=partial(FusedAdamW, lr=RATE, weight_decay=0.05),
         schedule=partial(WarmupCosine, warmup=0.1, final=0.0),
-        layer_decay=None if model is None else LAYER_DECAY,
+        layer_decay=None if model is None or untrained else LAYER_DECAY,
     )
     trainer = L.Trainer(
         accelerator="cpu",
