@@ -22,7 +22,7 @@ from sklearn.metrics import f1_score
 
 from benchmarks.drums import data
 from benchmarks.drums.sounds import load, spectrum_features
-from benchmarks.sound_classification.methods import fine_tuned, frozen_features, machine
+from benchmarks.sound_classification.methods import LAYER_DECAY, fine_tuned, frozen_features, machine
 from benchmarks.sound_classification.sounds import Sounds
 
 RUNS = Path("runs/drums")
@@ -42,6 +42,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="of pretraining (default: %(default)s)")
     parser.add_argument("--seeds", type=int, default=1, help="of fine-tuning (default: %(default)s)")
     parser.add_argument("--kits", type=int, help="that are learned from, drawn for each that is left out (default: all others)")
+    parser.add_argument("--layer-decay", type=float, default=LAYER_DECAY, help="of pretrained encoders (default: %(default)s)")
     options = parser.parse_args()
     data.main()
     names = [*(f"round {number}" for number in range(1, options.rounds + 1)), VALUES]
@@ -57,7 +58,7 @@ def main() -> None:
     sounds = load(data.ROOT / "packages" / "unpacked")
     for seed in range(options.seeds):
         for method in methods:
-            evaluate(method, sounds, seed, options.kits)
+            evaluate(method, sounds, seed, options.kits, options.layer_decay)
     print_table(sounds, results())
 
 
@@ -65,14 +66,14 @@ def model_of(method: str) -> Path:
     """Return the folder of the pretrained model that a method names, or is built like."""
     if method.startswith(VALUES):
         return RUNS / f"{VALUES}_model"
-    return ROUNDS / f"round_{method.split()[1] if method.startswith('round') else 1}" / "model"
+    return ROUNDS / f"round_{method.split()[1].rstrip(',') if method.startswith('round') else 1}" / "model"
 
 
 def _run(*arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "multimodal", *arguments], check=True)
 
 
-def evaluate(method: str, sounds: Sounds, seed: int, learned: int | None = None) -> None:
+def evaluate(method: str, sounds: Sounds, seed: int, learned: int | None = None, layer_decay: float = LAYER_DECAY) -> None:
     """Leave out one kit after the other, as far as it is not done yet.
 
     Args:
@@ -80,7 +81,10 @@ def evaluate(method: str, sounds: Sounds, seed: int, learned: int | None = None)
         sounds: of all kits.
         seed: of new weights, of batches, and of the kits that are learned from.
         learned: how many kits are learned from; None: all but the one that is left out.
+        layer_decay: of an encoder that was pretrained.
     """
+    if layer_decay != LAYER_DECAY and not method.endswith(("SVM", SCRATCH)):
+        method = f"{method}, layer decay {layer_decay:g}"
     done = {(x["method"], x["kit"], x["seed"], x.get("learned")) for x in results()}
     kits = [kit for kit in np.unique(sounds.groups) if (method, kit, seed, learned) not in done]
     if not kits or (seed and learned is None and method.endswith("SVM") and method != UNTRAINED):  # which draws nothing
@@ -93,7 +97,7 @@ def evaluate(method: str, sounds: Sounds, seed: int, learned: int | None = None)
         if method.endswith("SVM"):
             told = machine(features, sounds.labels, train, test)
         else:
-            told = fine_tuned(model, sounds, train, test, seed, untrained=method.endswith(SCRATCH))
+            told = fine_tuned(model, sounds, train, test, seed, untrained=method.endswith(SCRATCH), layer_decay=layer_decay)
         line = {"method": method, "kit": str(kit), "seed": seed, "learned": learned, "told": told.tolist()}
         _write(line, (told == sounds.labels[test]).mean())
 

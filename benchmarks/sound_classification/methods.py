@@ -61,7 +61,14 @@ def parts(model: Path | None, untrained: bool) -> tuple[Encoder, Callable[[int],
 
 
 def fine_tuned(
-    model: Path | None, sounds: Sounds, train: np.ndarray, test: np.ndarray, seed: int, steps: int = STEPS, untrained: bool = False
+    model: Path | None,
+    sounds: Sounds,
+    train: np.ndarray,
+    test: np.ndarray,
+    seed: int,
+    steps: int = STEPS,
+    untrained: bool = False,
+    layer_decay: float = LAYER_DECAY,
 ) -> np.ndarray:
     """Return the classes that a fine-tuned encoder tells the test recordings to be.
 
@@ -73,6 +80,7 @@ def fine_tuned(
         seed: of new weights and of the batches.
         steps: of the optimizer.
         untrained: from scratch, built like the model.
+        layer_decay: learning rate of a layer as a share of the next one's, of a model that was pretrained.
     """
     L.seed_everything(seed, verbose=False)
     encoder, embed = parts(model, untrained)
@@ -84,7 +92,7 @@ def fine_tuned(
         label_smoothing=0.1,
         optimizer=partial(FusedAdamW, lr=RATE, weight_decay=0.05),
         schedule=partial(WarmupCosine, warmup=0.1, final=0.0),
-        layer_decay=None if model is None or untrained else LAYER_DECAY,
+        layer_decay=None if model is None or untrained else layer_decay,
     )
     trainer = L.Trainer(
         accelerator="cpu",
