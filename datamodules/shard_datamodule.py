@@ -46,8 +46,8 @@ class ShardDataModule(LightningDataModule):
         test_split: split to test on and to predict.
         on_error: "raise" stops at the first bad sample; "skip" leaves bad samples out, counts them by reason, and lists them in
             ``bad_samples.csv`` in the run's folder.
-        max_bad_fraction: share of the samples read on a rank that may be bad, in [0, 1]; above it, by more than chance explains (5 standard
-            deviations), "skip" stops too.
+        max_bad_fraction: share of the samples read on a rank in an epoch that may be bad before "skip" stops too, in [0, 1]; within an
+            epoch chance is allowed for.
         max_tokens: instead of ``batch_size``, fill the training batches of each device up to this number of tokens, over all modalities; at
             least twice the longest sample. The lengths are measured once, at the start of the first run.
         eval_batch_size: samples of a batch in evaluation; None: ``batch_size``. 1: for items of unequal size, such as whole images.

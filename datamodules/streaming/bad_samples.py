@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import re
 import warnings
 from collections import Counter
@@ -14,8 +15,8 @@ from multimodal.errors import SampleError
 
 OnError = Literal["raise", "skip"]
 LEAST_READ = 100
-CHANCE = 5
-"""Standard deviations of the number of bad samples, by which it may be above what is allowed: each epoch and rank reads others."""
+CHANCE = 1e-4
+"""Within an epoch the run stops where so many bad samples are less likely than this, if the allowed share of all samples is bad."""
 
 
 class BadSampleWarning(UserWarning):
@@ -27,8 +28,8 @@ class BadSamples:
 
     Args:
         on_error: "raise" stops at the first bad one; "skip" warns once for each kind of reason, and at the end of an epoch of all.
-        max_fraction: the share of the samples read that may be bad; above it by more than chance explains, the run stops. It is looked at
-            once 100 are read, and at the end of an epoch that was read from its start.
+        max_fraction: the share of the samples read that may be bad. At the end of an epoch that was read from its start it is exact; within
+            an epoch, once 100 are read, and at the end of one that goes on, the run stops where chance does not explain what is above it.
         listing: file to which every bad sample is added once: shard, key, field, reason, as CSV; None: no list.
     """
 
@@ -69,11 +70,13 @@ class BadSamples:
         self.read += read
         for error in problems:
             self._note(error)
-        self._check(LEAST_READ)
+        self._check()
 
     def finish(self) -> None:
-        """Check the share at the end of an epoch, however few samples a whole one has, and say what was left out."""
-        self._check(1 if self.whole else LEAST_READ)
+        """Check the share at the end of an epoch, exactly and however few samples there are in a whole one, and say what was left out."""
+        if self.whole and self.bad > self.max_fraction * self.read:
+            self._stop()
+        self._check()
         if self.bad:
             kinds = "; ".join(f"{count} x {kind}" for kind, count in self.reasons.most_common(5))
             listed = f"; all are in {self.listing}" if self.listing else ""
@@ -94,10 +97,24 @@ class BadSamples:
             with self.listing.open("a", newline="", encoding="utf-8", errors="backslashreplace") as file:
                 csv.writer(file).writerow([error.shard, error.key, error.field, error.reason])
 
-    def _check(self, least: int) -> None:
-        allowed = self.max_fraction * self.read
-        if self.read >= least and self.bad > allowed + CHANCE * (allowed * (1 - self.max_fraction)) ** 0.5:
-            raise ValueError(
-                f"{self.bad} of {self.read} samples read could not be used, more than max_bad_fraction={self.max_fraction:g} allows; "
-                f"the last: {self.last}"
-            )
+    def _check(self) -> None:
+        """Stop where more are bad than chance explains: a few of the first hundred may be, in one of the many epochs of a run."""
+        if self.read >= LEAST_READ and _chance(self.bad, self.read, self.max_fraction) < CHANCE:
+            self._stop()
+
+    def _stop(self) -> None:
+        raise ValueError(
+            f"{self.bad} of {self.read} samples read could not be used, more than max_bad_fraction={self.max_fraction:g} allows; "
+            f"the last: {self.last}"
+        )
+
+
+def _chance(bad: int, read: int, share: float) -> float:
+    """Return a bound of how likely ``bad`` or more of ``read`` samples are, where each is so with probability ``share`` (Chernoff)."""
+    found = bad / read
+    if found <= share:
+        return 1.0
+    if share == 0:
+        return 0.0
+    rest = (1 - found) * math.log((1 - found) / (1 - share)) if found < 1 else 0.0
+    return math.exp(-read * (found * math.log(found / share) + rest))

@@ -238,8 +238,8 @@ class TestBadSamples:
     @pytest.mark.parametrize("num_workers", [0, 2])
     @pytest.mark.filterwarnings("ignore::multimodal.datamodules.streaming.bad_samples.BadSampleWarning")
     def test_too_many_stop(self, make_module, folder, num_workers):
-        module = make_module(folder, on_error="skip", max_bad_fraction=0.001, num_workers=num_workers)
-        with pytest.raises(ValueError, match=r"[12] of \d+ samples read could not be used, more than max_bad_fraction=0.001"):
+        module = make_module(folder, on_error="skip", max_bad_fraction=0.01, num_workers=num_workers)
+        with pytest.raises(ValueError, match=r"[12] of \d+ samples read could not be used, more than max_bad_fraction=0.01"):
             keys(module.train_dataloader())
 
 

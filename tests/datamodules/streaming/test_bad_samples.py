@@ -1,10 +1,11 @@
 import csv
+import math
 import warnings
 
 import numpy as np
 import pytest
 
-from multimodal.datamodules.streaming.bad_samples import BadSamples, BadSampleWarning
+from multimodal.datamodules.streaming.bad_samples import BadSamples, BadSampleWarning, _chance
 from multimodal.errors import SampleError
 
 
@@ -37,18 +38,23 @@ def test_bad_samples_are_listed_once(tmp_path):
     assert rows == [["a.tar", "a", "num", "not a number: 'x'"], ["a.tar", "b", "num", 'says "no",\nreally']]
 
 
-@pytest.mark.parametrize("read", [100, 2000])
-def test_more_bad_samples_than_chance_explains_stop(read):
-    share = 0.01
-    limit = int(share * read + 5 * (share * (1 - share) * read) ** 0.5)
+@pytest.mark.parametrize(("share", "read", "allowed"), [(0.01, 100, 7), (0.01, 2000, 41), (0.5, 100, 71), (0.9, 100, 99), (0.0, 100, 0)])
+def test_within_an_epoch_more_bad_samples_than_chance_explains_stop(share, read, allowed):
+    """The numbers are the largest k whose Chernoff bound exp(-n KL(k / n || share)) is at least 1e-4, by hand."""
     bad = BadSamples("skip", share)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        bad.count(read, [error()] * limit)
+        bad.count(read, [error()] * allowed)
         with pytest.raises(
-            ValueError, match=rf"{limit + 1} of {read} samples read could not be used, more than max_bad_fraction=0.01 .*field 'num'"
+            ValueError, match=rf"{allowed + 1} of {read} samples read could not be used, more than max_bad_fraction={share:g} .*field 'num'"
         ):
             bad.count(0, [error()])
+
+
+def test_chance_is_not_below_what_it_bounds():
+    for bad, read, share in ((3, 100, 0.01), (8, 100, 0.01), (60, 100, 0.5), (100, 100, 0.9)):
+        exact = sum(math.comb(read, k) * share**k * (1 - share) ** (read - k) for k in range(bad, read + 1))
+        assert exact <= _chance(bad, read, share) * (1 + 1e-9) and _chance(bad, read, share) <= 10 * exact
 
 
 def test_an_allowed_share_stops_no_epoch_of_a_long_run():
@@ -58,27 +64,40 @@ def test_an_allowed_share_stops_no_epoch_of_a_long_run():
         warnings.simplefilter("ignore")
         for _ in range(300):
             bad.start()
-            for count in random.binomial(50, 0.007, 40):
+            for count in random.binomial(50, 0.003, 40):
                 bad.count(50, [error()] * count)
             bad.finish()
 
 
-def test_the_share_is_looked_at_after_a_hundred_and_at_the_end_of_a_whole_epoch():
+def test_the_limit_is_exact_at_the_end_of_an_epoch():
     bad = BadSamples("skip", 0.01)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        bad.count(99, [error()] * 99)
-        with pytest.raises(ValueError, match="99 of 100 samples"):
-            bad.count(1, [])
+        bad.count(100, [error()])
+        bad.finish()
+        bad.start()
+        bad.count(100, [error(), error()])
+        with pytest.raises(ValueError, match=r"2 of 100 samples read could not be used, more than max_bad_fraction=0.01 .*field 'num'"):
+            bad.finish()
         bad.start()
         bad.count(1, [error()])
         with pytest.raises(ValueError, match="1 of 1 samples"):
             bad.finish()
-        bad.start(whole=False)  # goes on near its end
-        bad.count(1, [error()])
-        bad.finish()
         bad.start()
         bad.finish()
+
+
+def test_an_epoch_that_goes_on_near_its_end_is_judged_as_one_that_is_not_over():
+    bad = BadSamples("skip", 0.01)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        bad.start(whole=False)
+        bad.count(1, [error()])
+        bad.finish()
+        bad.start(whole=False)
+        bad.count(99, [error()] * 99)
+        with pytest.raises(ValueError, match="99 of 100 samples"):
+            bad.count(1, [])
 
 
 @pytest.mark.parametrize("settings", [{"on_error": "ignore"}, {"max_fraction": 1.5}])
