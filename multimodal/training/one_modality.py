@@ -41,6 +41,10 @@ class OneModalityTraining(EncoderTraining):
     ) -> None:
         super().__init__(encoder, modalities, optimizer, schedule, layer_decay, compile_encoder)
         self._frozen: list[nn.Module] = []
+        self._check_modality()
+
+    def _check_modality(self) -> None:
+        """Look at what was given as modalities."""
         if len(self.modalities) != 1:
             raise ValueError(f"modalities must be one, {self._demand()}; got {', '.join(self.modalities)}.")
         if isinstance(self.modality, Modality):

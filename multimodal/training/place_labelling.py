@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import torch
-from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
 from multimodal.batch import Batch, Items
 from multimodal.datamodules.shards.keys import clean_key
-from multimodal.modality import Input
-from multimodal.nn import Encoder
 from multimodal.protocols import LabelledTransform
 from multimodal.training.callbacks.predictions import FOLDER
 from multimodal.training.dry_run import check_input
@@ -49,23 +44,16 @@ class PlaceLabelling(OneModalityTraining):
     reader: ClassVar[str]
     """A transform that reads such labels."""
     head: nn.Module
-
-    def __init__(
-        self,
-        encoder: Encoder,
-        modalities: Mapping[str, Callable[[int], Input]],
-        optimizer: OptimizerCallable,
-        schedule: Callable[[Optimizer, int], LRScheduler],
-        layer_decay: float | None,
-        compile_encoder: bool,
-    ) -> None:
-        super().__init__(encoder, modalities, optimizer, schedule, layer_decay, compile_encoder)
-        self._labelled, self._batches = 0, 0  # places of this epoch, and batches of the first
-        self._written = 0
-        self._check_modality()
+    _labelled = 0
+    """Places of this epoch with a class."""
+    _batches = 0
+    """Batches of the first epoch."""
+    _written = 0
+    """Items of a prediction."""
 
     def _check_modality(self) -> None:
-        """Try the embedding on the transform's example."""
+        """Look at the transform too, and try the embedding on its example."""
+        super()._check_modality()
         transform = self.modality.transform
         if not isinstance(transform, LabelledTransform):
             raise ValueError(
