@@ -12,8 +12,9 @@ import json
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from rich.console import Console
@@ -26,13 +27,49 @@ from benchmarks.sound_classification.methods import LAYER_DECAY, fine_tuned, fro
 from benchmarks.sound_classification.sounds import Sounds
 
 RUNS = Path("runs/drums")
-RESULTS, ROUNDS = RUNS / "results.jsonl", RUNS / "rounds"
+RESULTS, ROUNDS, VALUES_MODEL = RUNS / "results.jsonl", RUNS / "rounds", RUNS / "values_model"
 SCRATCH, SPECTRUM, FROZEN = "from scratch", "spectrum, SVM", "frozen, SVM"
-UNTRAINED = f"untrained {FROZEN}"
+UNTRAINED, LAYERS = f"untrained {FROZEN}", "layer decay"
 VALUES = "values"
 """Of patches, which ``configs/pretrain/audiomae_sounds.yaml`` predicts."""
 DRAWS = 2000
 """Of the recordings, for the spread of a score."""
+
+
+class Method(NamedTuple):
+    """One way to tell the drums.
+
+    Args:
+        model: folder of the pretrained model that is used, or that another is built like; None: none.
+        machine: a support vector machine tells them, from the frozen model or without one from the spectrum; else a model is trained.
+        untrained: with new weights.
+        base: the method from scratch that it is compared with.
+    """
+
+    model: Path | None = None
+    machine: bool = False
+    untrained: bool = False
+    base: str = SCRATCH
+
+    @property
+    def is_fine_tuned(self) -> bool:
+        """Whether a pretrained encoder is trained on, by a rate for each layer."""
+        return self.model is not None and not self.machine and not self.untrained
+
+
+def methods_of(rounds: int) -> dict[str, Method]:
+    """Return all methods by name, where there are so many rounds."""
+    own = f"{VALUES} {SCRATCH}"
+    models = {f"round {number}": Method(ROUNDS / f"round_{number}" / "model") for number in range(1, rounds + 1)}
+    models[VALUES] = Method(VALUES_MODEL, base=own)
+    return {
+        SPECTRUM: Method(machine=True),
+        UNTRAINED: Method(ROUNDS / "round_1" / "model", machine=True, untrained=True),
+        **{f"{name} {FROZEN}": method._replace(machine=True) for name, method in models.items()},
+        SCRATCH: Method(untrained=True),
+        own: Method(VALUES_MODEL, untrained=True),
+        **models,
+    }
 
 
 def main() -> None:
@@ -44,62 +81,65 @@ def main() -> None:
     parser.add_argument("--kits", type=int, help="that are learned from, drawn for each that is left out (default: all others)")
     parser.add_argument("--layer-decay", type=float, default=LAYER_DECAY, help="of pretrained encoders (default: %(default)s)")
     options = parser.parse_args()
+    known = methods_of(options.rounds)
+    if unknown := [name for name in options.methods if name not in known]:
+        parser.error(f"unknown method {unknown[0]!r}; known are {', '.join(map(repr, known))}.")
+    names = options.methods or list(known)
     data.main()
-    names = [*(f"round {number}" for number in range(1, options.rounds + 1)), VALUES]
-    frozen = [f"{name} {FROZEN}" for name in names]
-    methods = options.methods or [SPECTRUM, UNTRAINED, *frozen, SCRATCH, f"{VALUES} {SCRATCH}", *names]
-    if any(method.startswith("round") or method == UNTRAINED for method in methods):
-        iterate = ["tokenizers", "iterate", "--config", "configs/iterate/beats_sounds.yaml", "--rounds", str(options.rounds)]
-        _run(*iterate, "--run", str(ROUNDS))
-    if any(method.startswith(VALUES) for method in methods) and not model_of(VALUES).is_dir():
-        begun = ["--ckpt_path", "last"] if (RUNS / VALUES / "checkpoints" / "last.ckpt").is_file() else []
-        _run("fit", "--config", "configs/pretrain/audiomae_sounds.yaml", "--run", str(RUNS / VALUES), *begun)
-        _run("export", str(RUNS / VALUES), "--format", "multimodal", "--to", str(model_of(VALUES)))
+    pretrain({known[name].model for name in names}, options.rounds)
     sounds = load(data.ROOT / "packages" / "unpacked")
     for seed in range(options.seeds):
-        for method in methods:
-            evaluate(method, sounds, seed, options.kits, options.layer_decay)
-    print_table(sounds, results())
+        for name in names:
+            evaluate(name, known[name], sounds, seed, options.kits, options.layer_decay)
+    print_table(sounds, results(), known)
 
 
-def model_of(method: str) -> Path:
-    """Return the folder of the pretrained model that a method names, or is built like."""
-    if method.startswith(VALUES):
-        return RUNS / f"{VALUES}_model"
-    return ROUNDS / f"round_{method.split()[1].rstrip(',') if method.startswith('round') else 1}" / "model"
+def pretrain(models: set[Path | None], rounds: int) -> None:
+    """Make the models that are not there yet."""
+    if models - {None, VALUES_MODEL}:
+        _run("tokenizers", "iterate", "--config", "configs/iterate/beats_sounds.yaml", "--rounds", str(rounds), "--run", str(ROUNDS))
+    if VALUES_MODEL in models and not VALUES_MODEL.is_dir():
+        begun = ["--ckpt_path", "last"] if (RUNS / VALUES / "checkpoints" / "last.ckpt").is_file() else []
+        _run("fit", "--config", "configs/pretrain/audiomae_sounds.yaml", "--run", str(RUNS / VALUES), *begun)
+        _run("export", str(RUNS / VALUES), "--format", "multimodal", "--to", str(VALUES_MODEL))
 
 
 def _run(*arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "multimodal", *arguments], check=True)
 
 
-def evaluate(method: str, sounds: Sounds, seed: int, learned: int | None = None, layer_decay: float = LAYER_DECAY) -> None:
+def evaluate(name: str, method: Method, sounds: Sounds, seed: int, learned: int | None = None, layer_decay: float = LAYER_DECAY) -> None:
     """Leave out one kit after the other, as far as it is not done yet.
 
     Args:
+        name: of the method.
         method: what tells the drums.
         sounds: of all kits.
         seed: of new weights, of batches, and of the kits that are learned from.
         learned: how many kits are learned from; None: all but the one that is left out.
         layer_decay: of an encoder that was pretrained.
     """
-    if layer_decay != LAYER_DECAY and not method.endswith(("SVM", SCRATCH)):
-        method = f"{method}, layer decay {layer_decay:g}"
+    if method.is_fine_tuned and layer_decay != LAYER_DECAY:
+        name = f"{name}, {LAYERS} {layer_decay:g}"
     done = {(x["method"], x["kit"], x["seed"], x.get("learned")) for x in results()}
-    kits = [kit for kit in np.unique(sounds.groups) if (method, kit, seed, learned) not in done]
-    if not kits or (seed and learned is None and method.endswith("SVM") and method != UNTRAINED):  # which draws nothing
+    kits = [kit for kit in np.unique(sounds.groups) if (name, kit, seed, learned) not in done]
+    if not kits or (seed and learned is None and method.machine and not method.untrained):  # which draws nothing
         return
-    model = None if method in (SCRATCH, SPECTRUM) else model_of(method)
-    untrained = seed if method == UNTRAINED else None
-    features = frozen_features(model, sounds, untrained=untrained) if model and method.endswith(FROZEN) else spectrum_features(sounds)
+    features = _features(method, sounds, seed) if method.machine else None
     for kit in kits:
         train, test = np.flatnonzero(np.isin(sounds.groups, _others(sounds, kit, seed, learned))), np.flatnonzero(sounds.groups == kit)
-        if method.endswith("SVM"):
+        if features is not None:
             told = machine(features, sounds.labels, train, test)
         else:
-            told = fine_tuned(model, sounds, train, test, seed, untrained=method.endswith(SCRATCH), layer_decay=layer_decay)
-        line = {"method": method, "kit": str(kit), "seed": seed, "learned": learned, "told": told.tolist()}
+            told = fine_tuned(method.model, sounds, train, test, seed, untrained=method.untrained, layer_decay=layer_decay)
+        line = {"method": name, "kit": str(kit), "seed": seed, "learned": learned, "told": told.tolist()}
         _write(line, (told == sounds.labels[test]).mean())
+
+
+def _features(method: Method, sounds: Sounds, seed: int) -> np.ndarray:
+    if method.model is None:
+        return spectrum_features(sounds)
+    return frozen_features(method.model, sounds, untrained=seed if method.untrained else None)
 
 
 def _others(sounds: Sounds, kit: str, seed: int, learned: int | None) -> np.ndarray:
@@ -114,7 +154,7 @@ def results() -> list[dict]:
     return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.is_file() else []
 
 
-def print_table(sounds: Sounds, found: Sequence[dict]) -> None:
+def print_table(sounds: Sounds, found: Sequence[dict], known: Mapping[str, Method]) -> None:
     """Print accuracy and macro F1 over all recordings, each told by a model that has not seen its kit; mean over the seeds."""
     told: dict[tuple[str, int | None], dict[int, np.ndarray]] = defaultdict(dict)
     for line in found:
@@ -124,11 +164,12 @@ def print_table(sounds: Sounds, found: Sequence[dict]) -> None:
     frequent = np.full_like(sounds.labels, np.bincount(sounds.labels).argmax())
     table.add_row("most frequent class", "", "", *_scores(sounds.labels, [frequent]), "")
     whole = {name: {seed: x for seed, x in guesses.items() if (x >= 0).all()} for name, guesses in told.items()}
-    for (method, learned), guesses in whole.items():
-        base = whole.get((SCRATCH, learned), {})
-        better = _better(sounds, list(guesses.values()), list(base.values())) if guesses and base and method != SCRATCH else ""
+    for (name, learned), guesses in whole.items():
+        method = known.get(name.split(f", {LAYERS}")[0], Method())
+        base = {} if method.untrained and not method.machine else whole.get((method.base, learned), {})
+        better = _better(sounds, list(guesses.values()), list(base.values())) if guesses and base else ""
         if guesses:
-            table.add_row(method, str(learned or "all others"), str(len(guesses)), *_scores(sounds.labels, list(guesses.values())), better)
+            table.add_row(name, str(learned or "all others"), str(len(guesses)), *_scores(sounds.labels, list(guesses.values())), better)
     Console(width=140).print(table)
 
 
