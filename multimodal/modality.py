@@ -6,7 +6,7 @@ Letters in shapes: n tokens of all items, items, k fields, d width.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
@@ -229,6 +229,8 @@ class Modality(Input):
         """
         tokens = self.embed.tokens(items.values, items.lengths)
         targets = self.targets(items, tokens)
+        if self.tokenizer is not None:
+            tokens = replace(tokens, marks=self.tokenizer.marks(targets), begins=self.tokenizer.begins(targets))
         seed, sequence = items.seed, self._sequence(items)
         if self.clones > 1:
             tokens, targets = tokens.repeated(self.clones), targets.repeat(self.clones, *[1] * (targets.ndim - 1))

@@ -27,6 +27,8 @@ class Tokens:
         coordinates: ``(n, axes)`` where each token lies: row and column of a patch, index of a note.
         grid: (rows, columns, ...) where every item is a full grid in row-major order; None where items are sequences.
         unplaced: ``(n,)`` bool, True at tokens whose place is not shown; their coordinates are -1. None: all places are.
+        marks: ``(n,)`` bool, True at tokens that say nothing themselves and are never hidden, such as the start of a text; None: no such.
+        begins: ``(n,)`` bool, True at the first token of each word; None: tokens are no parts of words.
     """
 
     inputs: Tensor
@@ -34,6 +36,8 @@ class Tokens:
     coordinates: Tensor
     grid: tuple[int, ...] | None = None
     unplaced: Tensor | None = None
+    marks: Tensor | None = None
+    begins: Tensor | None = None
 
     @property
     def item(self) -> Tensor:
@@ -63,9 +67,13 @@ class Tokens:
 
     def repeated(self, count: int) -> Tokens:
         """Return all tokens so many times, the items of each time after those of the time before."""
-        unplaced = None if self.unplaced is None else self.unplaced.repeat(count)
         inputs = self.inputs.repeat(count, *[1] * (self.inputs.ndim - 1))
-        return Tokens(inputs, self.lengths.repeat(count), self.coordinates.repeat(count, 1), self.grid, unplaced)
+        said = [None if flag is None else flag.repeat(count) for flag in self._flags]
+        return Tokens(inputs, self.lengths.repeat(count), self.coordinates.repeat(count, 1), self.grid, *said)
+
+    @property
+    def _flags(self) -> tuple[Tensor | None, ...]:
+        return self.unplaced, self.marks, self.begins
 
     def with_inputs(self, inputs: Tensor) -> Tokens:
         """Return the same tokens with other inputs."""
@@ -78,8 +86,8 @@ class Tokens:
     def select(self, kept: Tensor) -> Tokens:
         """Return some of the tokens, in their order. ``kept``: ``(n,)`` bool, True at these."""
         lengths = torch.zeros_like(self.lengths).index_add_(0, self.item, kept.to(self.lengths.dtype))
-        unplaced = None if self.unplaced is None else self.unplaced[kept]
-        return Tokens(self.inputs[kept], lengths, self.coordinates[kept], unplaced=unplaced)
+        said = [None if flag is None else flag[kept] for flag in self._flags]
+        return Tokens(self.inputs[kept], lengths, self.coordinates[kept], None, *said)
 
 
 class Moments(NamedTuple):
@@ -188,6 +196,14 @@ class Tokenizer(nn.Module, ABC):
             values: ``(items, ...)``; of ragged items end to end, with ``lengths``: see ``Items``.
             lengths: ``(items,)`` int64 for ragged items, else None.
         """
+
+    def marks(self, ids: Tensor) -> Tensor | None:
+        """Return ``(n,)`` bool, True at ids that say nothing themselves ([CLS], [SEP]), which are never hidden; None: there are no such."""
+        return None
+
+    def begins(self, ids: Tensor) -> Tensor | None:
+        """Return ``(n,)`` bool, True where a word begins, as whole words may be hidden; None: tokens are no parts of words."""
+        return None
 
     @abstractmethod
     def fingerprint(self) -> str:

@@ -1,8 +1,10 @@
 """Hide a share of the tokens, uniformly."""
 
+import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from multimodal.masking.marks import free_tokens, last_at_marks
 from multimodal.masking.noise import uniform
 from multimodal.protocols import Masking, Tokens
 
@@ -10,7 +12,7 @@ from multimodal.protocols import Masking, Tokens
 class RandomMasking(Masking):
     """Hide a fixed share of the tokens of each item, uniformly (BERT, https://arxiv.org/abs/1810.04805).
 
-    Every item hides ``round(mask_ratio * length)`` tokens, at least one.
+    Every item hides ``round(mask_ratio * length)`` tokens, at least one. Marks (``Tokens.marks``) are not hidden, and do not count.
 
     Args:
         mask_ratio: share of the tokens to hide, in (0, 1).
@@ -24,9 +26,10 @@ class RandomMasking(Masking):
     def __call__(self, tokens: Tokens, seed: Int[Tensor, " items"]) -> Bool[Tensor, " n"]:
         """Return True where a token is hidden."""
         item, position = tokens.item, tokens.position
-        count = (tokens.lengths * self.mask_ratio).round().clamp(min=1)
-        noise = uniform(seed[item], position)
-        order = (noise.double() + item).argsort(stable=True)  # by item, then by noise; float64 keeps both parts
+        free = free_tokens(tokens)
+        count = torch.minimum((free * self.mask_ratio).round().clamp(min=1), free)
+        noise = last_at_marks(tokens, uniform(seed[item], position))
+        order = (noise + item).argsort(stable=True)  # by item, then by noise; float64 keeps both parts
         hidden = position < count[item]  # the items lie end to end, so `position` is also the rank in the sorted order
         masked = hidden.new_empty(len(hidden))
         masked[order] = hidden

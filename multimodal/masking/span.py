@@ -5,18 +5,16 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from multimodal.masking.marks import LAST
 from multimodal.masking.noise import uniform
 from multimodal.protocols import Masking, Tokens
-
-LAST = 1 - 2.0**-30
-"""Above all noise, which has 24 bits, and below 1."""
 
 
 class SpanMasking(Masking):
     """Hide spans of neighbouring tokens (Mockingjay, https://arxiv.org/abs/1910.12638; TERA, https://arxiv.org/abs/2007.06028).
 
     Every item has ``round(mask_ratio * length / span)`` spans, at least one. No two begin at the same token, but they may overlap, so that
-    fewer than ``mask_ratio`` may be hidden. An item shorter than a span is hidden as a whole.
+    fewer than ``mask_ratio`` may be hidden. An item shorter than a span is hidden as a whole. Marks (``Tokens.marks``) in a span stay.
 
     Args:
         mask_ratio: share of the tokens that the spans would hide if none overlapped, in (0, 1).
@@ -39,7 +37,8 @@ class SpanMasking(Masking):
         begun = F.pad(self._starts(tokens, seed).cumsum(0), (1, 0))  # spans that begin before each token of the batch
         place = torch.arange(len(item), device=seed.device)
         earliest = torch.maximum(place - self.span + 1, place - position)  # a span reaches no other item
-        return begun[1:] > begun[earliest]
+        covered = begun[1:] > begun[earliest]
+        return covered if tokens.marks is None else covered & ~tokens.marks
 
     def _starts(self, tokens: Tokens, seed: Int[Tensor, " items"]) -> Bool[Tensor, " n"]:
         """Return True where a span begins."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
+
 from multimodal.modality import Modality
 from multimodal.nn import Branch, Encoder
 from multimodal.objectives.objective import EncodedBatch, Objective, Term
@@ -51,7 +53,8 @@ class ClassAggregation(Objective):
         given, class_token = encoded.given, encoded.layers[self.last].class_token  # before the final norm
         assert class_token is not None
         early = encoded.layers[self.early].tokens
-        hidden = self.branch(encoded.encoder, class_token, early, given.sequence, given.coordinates, encoded.wanted)
+        hidden_ones = torch.cat([view.view.masked for view in encoded.views.values()])
+        hidden = self.branch(encoded.encoder, class_token, early, given.sequence, given.coordinates, hidden_ones)
         terms = {}
         parts = hidden.split([len(view.hidden) for view in encoded.views.values()])
         for (name, view), own in zip(encoded.views.items(), parts, strict=True):

@@ -62,7 +62,8 @@ class EncodedView:
         view: what was hidden.
         hidden: ``(m, width)``, what to predict from, for the tokens that were hidden, in their order: the output of the encoder, or of the
             decoder.
-        seen: ``(v, d)``, the encoder's output for the tokens that it was given; None where it was asked for hidden ones alone.
+        seen: ``(v, d)``, the encoder's output for the tokens that it was given; None where it was asked for hidden ones alone: nothing
+            drops hidden tokens, and no objective ``sees_all``.
     """
 
     modality: Modality
@@ -142,6 +143,8 @@ class Objective(nn.Module, ABC):
     """What its scores are called after the modality's name."""
     layers: tuple[int, ...] = ()
     """Layers of the encoder whose tokens it wants to see."""
+    sees_all: ClassVar[bool] = False
+    """Whether it reads the encoder's output of tokens that are not hidden (``EncodedView.seen``)."""
     needs_whole_model: ClassVar[bool] = False
     """Whether it works on whole weights, and so not where these are cut into shards."""
 
@@ -150,6 +153,10 @@ class Objective(nn.Module, ABC):
         if weight <= 0:
             raise ValueError(f"weight must be positive, got {weight}; leave an objective out to not train on it.")
         self.weight = weight
+
+    def shown(self, batch: Batch, views: Mapping[str, MaskedView]) -> Mapping[str, MaskedView]:
+        """Return what is hidden and shown of a batch, before it is encoded; an objective may change it. As it is by default."""
+        return views
 
     @abstractmethod
     def forward(self, encoded: EncodedBatch) -> dict[str, Term]:

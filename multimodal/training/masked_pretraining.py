@@ -99,14 +99,20 @@ class MaskedPretraining(EncoderTraining):
         if not batch.items:
             return None
         modalities = {name: cast(Modality, self.modalities[name]) for name in batch.items}
-        views = {name: modality.masked_view(batch.items[name]) for name, modality in modalities.items()}
+        views: Mapping[str, MaskedView] = {name: modality.masked_view(batch.items[name]) for name, modality in modalities.items()}
+        for goal in self._goals:
+            views = goal.shown(batch, views)
         given = self.join({name: _part(modalities[name], view) for name, view in views.items()})
-        wanted = {name: _wanted(modalities[name], view) for name, view in views.items()}
+        all_of_them = any(goal.sees_all for goal in self._goals)
+        wanted = {name: _wanted(modalities[name], view, all_of_them) for name, view in views.items()}
         together = torch.cat(list(wanted.values()))
         layers = sorted({layer for goal in self._goals for layer in goal.layers})
         encoded, seen = self.encoder.forward_layers(*given[:3], layers, given.expert, together)
         outputs = encoded.tokens.split([int(own.sum()) for own in wanted.values()])
-        parts = {name: _encoded_view(modalities[name], view, x, encoded) for (name, view), x in zip(views.items(), outputs, strict=True)}
+        parts = {
+            name: _encoded_view(modalities[name], view, output, encoded, all_of_them)
+            for (name, view), output in zip(views.items(), outputs, strict=True)
+        }
         return EncodedBatch(batch, parts, self.encoder, given, together, encoded, dict(zip(layers, seen, strict=True)))
 
     @torch.no_grad()
@@ -184,15 +190,15 @@ def _part(modality: Modality, view: MaskedView) -> tuple[Tensor, Tensor, Tensor]
     return modality.embed(tokens), view.sequence[view.visible], tokens.coordinates
 
 
-def _wanted(modality: Modality, view: MaskedView) -> Tensor:
+def _wanted(modality: Modality, view: MaskedView, all_of_them: bool) -> Tensor:
     """Return, of the tokens that the encoder gets, which of its output are read: a decoder reads all, a head the hidden ones."""
     visible = torch.ones_like(view.masked) if view.visible is None else view.visible
-    return visible[visible] if modality.decoder is not None else view.masked[visible]
+    return visible[visible] if all_of_them or modality.decoder is not None else view.masked[visible]
 
 
-def _encoded_view(modality: Modality, view: MaskedView, output: Tensor, encoded: Encoded) -> EncodedView:
+def _encoded_view(modality: Modality, view: MaskedView, output: Tensor, encoded: Encoded, all_of_them: bool) -> EncodedView:
     if modality.decoder is None:
-        return EncodedView(modality, view, output)
+        return EncodedView(modality, view, output[view.masked], output) if all_of_them else EncodedView(modality, view, output)
     item, tokens = view.tokens.item, view.tokens
     visible = torch.ones_like(view.masked) if view.visible is None else view.visible
     starts = tokens.lengths.cumsum(0) - tokens.lengths

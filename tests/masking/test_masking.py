@@ -1,11 +1,13 @@
 """Maskings: counts, statistics, and independence of the batch."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from multimodal.masking import BlockwiseMasking, MaskReplaceKeep, RandomMasking
+from multimodal.masking import BlockwiseMasking, MaskReplaceKeep, RandomMasking, SpanMasking
 from multimodal.masking.noise import uniform
 from multimodal.protocols import Embed, Tokens
 
@@ -119,3 +121,16 @@ def test_corruption_without_replacement_shows_the_mask_everywhere():
 def test_shares_are_checked():
     with pytest.raises(ValueError, match="sum to at most 1"):
         MaskReplaceKeep(0.9, 0.2)
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=6), st.floats(0.05, 0.95), st.integers(0, 2**62), st.data())
+def test_marks_are_never_hidden_and_do_not_count(lengths, ratio, seed, data):
+    marks = torch.tensor(data.draw(st.lists(st.booleans(), min_size=sum(lengths), max_size=sum(lengths))))
+    tokens = replace(sequences(lengths), marks=marks)
+    masked = RandomMasking(ratio)(tokens, torch.arange(len(lengths)) + seed)
+    assert not (masked & marks).any()
+    assert not (SpanMasking(ratio, 3)(tokens, torch.arange(len(lengths)) + seed) & marks).any()
+    for own, its_marks in zip(masked.split(lengths), marks.split(lengths), strict=True):
+        free = int((~its_marks).sum())
+        assert int(own.sum()) == min(free, max(1, round(torch.tensor(free * ratio).round().item())))

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import lightning as L
@@ -9,6 +10,8 @@ import pytest
 import torch
 
 from multimodal.batch import collate
+from multimodal.nn import Prediction
+from multimodal.objectives import MaskedPrediction, Objective, Term
 from multimodal.training.encoder_training import weighted_sums
 
 SGD = {
@@ -131,3 +134,32 @@ def test_two_processes_with_unequal_and_missing_modalities_equal_one(tmp_path):
     for name in one:
         assert torch.equal(first[name], second[name]), name
         torch.testing.assert_close(one[name], first[name], atol=1e-6, rtol=1e-5, msg=name)
+
+
+class Firsts(Objective):
+    """Reads what became of the first token of each item, and hides nothing but the last one."""
+
+    suffix = "_firsts"
+    sees_all = True
+
+    def shown(self, batch, views):
+        return {
+            name: replace(view, masked=view.tokens.position == view.tokens.lengths[view.tokens.item] - 1) for name, view in views.items()
+        }
+
+    def forward(self, encoded):
+        self.firsts = {name: view.seen[view.view.tokens.position == 0] for name, view in encoded.views.items()}
+        self.hidden = {name: len(view.hidden) for name, view in encoded.views.items()}
+        return {name: Term.of(Prediction(x.square().mean(1), x, x.new_zeros(len(x), 0) > 0), 1.0) for name, x in self.firsts.items()}
+
+
+def test_an_objective_may_change_what_is_hidden_and_read_tokens_that_are_not(make_model, mixed_samples):
+    model = make_model(objectives=[MaskedPrediction, Firsts]).eval()
+    encoded = model(collate(mixed_samples))
+    terms = model.objectives[1](encoded)
+    goal = model.objectives[1]
+    counts = {name: len(items) for name, items in collate(mixed_samples).items.items()}
+    assert goal.hidden == counts == {name: int(term.count) for name, term in terms.items()}
+    for view in encoded.views.values():
+        torch.testing.assert_close(view.hidden, view.seen[view.view.masked])
+        assert len(view.seen) == len(view.view.tokens.inputs)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import abstractmethod
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from multimodal.tokenizers.pretrained import PretrainedTokenizer
@@ -25,6 +25,11 @@ class TextTokenizer(PretrainedTokenizer):
     def encode(self, values: Int[Tensor, " n"], lengths: Tensor | None = None) -> Int[Tensor, " n"]:
         """Return the argument: the ids were made when the file was read (``encode_text`` in ``TextTransform``)."""
         return values
+
+    def marks(self, ids: Int[Tensor, " n"]) -> Bool[Tensor, " n"] | None:
+        """Return True at the ids that ``mark`` puts around windows; None: it puts none."""
+        there = {*self.start_ids, *self.end_ids}
+        return torch.isin(ids, ids.new_tensor(sorted(there))) if there else None
 
     def mark(self, ids: Int[Tensor, " n"]) -> Int[Tensor, " m"]:
         """Return the ids of a window with those that mark its start and its end."""

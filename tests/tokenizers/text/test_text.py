@@ -187,3 +187,11 @@ def test_a_padded_vocabulary_is_as_large_as_its_model_says(marked):
     assert FileTokenizer(str(marked), vocab_size=64).vocab_sizes == (64,) != plain.vocab_sizes
     with pytest.raises(ValueError, match=f"vocab_size 3 is too small: .* has ids up to {plain.vocab_sizes[0] - 1}"):
         FileTokenizer(str(marked), vocab_size=3)
+
+
+def test_the_marks_of_a_window_are_known_by_their_ids(file):
+    tokenizer = FileTokenizer(str(file))
+    ids = torch.tensor([1, 7, 2])
+    assert tokenizer.marks(ids) is None
+    tokenizer.start_ids, tokenizer.end_ids = (7,), (3,)
+    assert tokenizer.marks(tokenizer.mark(ids)).tolist() == [True, False, True, False, True]
