@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from multimodal.batch import Items
 from multimodal.masking import MaskReplaceKeep
-from multimodal.nn import PredictionHead, RegressionHead, TokenDecoder, TokenHead
+from multimodal.nn import PredictionHead, RegressionHead, TiedHead, TokenDecoder, TokenHead
 from multimodal.protocols import Corruption, Embed, Masking, Preparation, Renderer, Target, Tokenizer, Tokens, Transform
 
 CLONE_STEP = 0x2545F4914F6CDD1D
@@ -127,10 +127,13 @@ class Modality(Input):
         preparation: what is done to all items at once, where the batch lies, before anything else sees them.
         clones: in so many ways each item is hidden in a step, each a sequence of its own; what is to be predicted is made once. data2vec
             2.0: 16 for images, EAT: 16. Batches that are measured in tokens count an item once.
+        eval_masking: which tokens to hide in evaluation; None: as in training. MosaicBERT and ModernBERT hide 30% in training, and 15% in
+            evaluation, where others' numbers can be compared.
+        tied: whether the last layer of the head has the embedding's table of ids as its weight (BERT, ModernBERT).
 
     Raises:
-        ValueError: a weight that is not positive, a tokenizer beside a target, vocabularies that do not agree, fewer than one clone, or
-            clones of items that are mixed.
+        ValueError: a weight that is not positive, a tokenizer beside a target, vocabularies that do not agree, fewer than one clone,
+            clones of items that are mixed, an ``eval_masking`` that mixes other numbers of items, or ``tied`` parts of other shapes.
     """
 
     def __init__(
@@ -149,15 +152,20 @@ class Modality(Input):
         expert: int = 0,
         preparation: Sequence[Preparation] = (),
         clones: int = 1,
+        eval_masking: Masking | None = None,
+        tied: bool = False,
     ) -> None:
         super().__init__(dim, transform, embed, expert, preparation)
         if clones < 1 or (clones > 1 and masking.num_mixed > 1):
             raise ValueError(f"clones must be at least 1, and 1 for a masking that mixes items, got {clones}.")
+        if eval_masking is not None and eval_masking.num_mixed != masking.num_mixed:
+            raise ValueError(f"eval_masking mixes {eval_masking.num_mixed} items, masking {masking.num_mixed}: both must mix as many.")
         if weight <= 0:
             raise ValueError(f"weight must be positive, got {weight}; leave a modality out to not train on it.")
         if tokenizer is not None and target is not None:
             raise ValueError("a modality has a tokenizer, whose ids are predicted, or another target, not both.")
-        self.masking, self.weight, self.renderer, self.clones = masking, weight, renderer, clones
+        self.masking, self.eval_masking = masking, eval_masking
+        self.weight, self.renderer, self.clones = weight, renderer, clones
         self.corruption = corruption or MaskReplaceKeep(mask=1.0, replace=0.0)
         self.values_are_ids = tokenizer is None and target is None
         self.tokenizer = (tokenizer or _tokenizer_of(transform)).requires_grad_(False).eval() if target is None else None
@@ -169,6 +177,8 @@ class Modality(Input):
         width = dim if self.decoder is None else self.decoder.width
         make = head or (PredictionHead if self.field_names else RegressionHead)
         self.head = make if isinstance(make, TokenHead) else make(width, sizes)
+        if tied:
+            _tie(self.head, self.embed)
 
     def _vocab_sizes(self) -> tuple[int, ...]:
         assert self.tokenizer is not None
@@ -231,12 +241,12 @@ class Modality(Input):
         targets = self.targets(items, tokens)
         if self.tokenizer is not None:
             tokens = replace(tokens, marks=self.tokenizer.marks(targets), begins=self.tokenizer.begins(targets))
-        seed, sequence = items.seed, self._sequence(items)
+        seed, sequence = self.seeds(items), self._sequence(items)
         if self.clones > 1:
             tokens, targets = tokens.repeated(self.clones), targets.repeat(self.clones, *[1] * (targets.ndim - 1))
-            clone = torch.arange(self.clones, device=seed.device)[:, None]
-            seed, sequence = (seed + clone * CLONE_STEP).flatten(), (sequence * self.clones + clone).flatten()
-        masked = self.masking(tokens, seed)
+            sequence = (sequence * self.clones + torch.arange(self.clones, device=seed.device)[:, None]).flatten()
+        masking = self.masking if self.training or self.eval_masking is None else self.eval_masking
+        masked = masking(tokens, seed)
         shown, as_mask, visible = self.corruption(self.embed, tokens, masked, seed)
         if visible is not None and self.decoder is None:
             raise ValueError(f"{type(self.corruption).__name__} keeps hidden tokens from the encoder: set a decoder, which predicts them.")
@@ -244,6 +254,11 @@ class Modality(Input):
         masked = masked if visible is None else masked & ~visible
         masked = masked if asked is None else asked.any(1)
         return MaskedView(shown, targets, masked, as_mask, visible, sequence[tokens.item], asked)
+
+    def seeds(self, items: Items) -> Tensor:
+        """Return the seed of each item in a masked view; with clones, all items of each clone after those of the one before."""
+        clone = torch.arange(self.clones, device=items.seed.device)[:, None]
+        return (items.seed + clone * CLONE_STEP).flatten()
 
     def _asked(self, tokens: Tokens, targets: Tensor, masked: Tensor, seed: Tensor) -> Tensor | None:
         """Return which entries of the targets are to be predicted; None: all of masked tokens."""
@@ -263,6 +278,21 @@ class Modality(Input):
         if len(items.sample.unique()) < len(items):
             raise ValueError(f"{type(self.masking).__name__} mixes samples of one item each; these have several.")
         return torch.arange(len(items), device=items.sample.device) // mixed
+
+
+def _tie(head: TokenHead, embed: Embed) -> None:
+    """Make the embedding's table the weight of the head's last layer."""
+    if isinstance(head, TiedHead):
+        head.tie(embed)
+        return
+    table, last = getattr(embed, "table", None), getattr(head, "proj", None)
+    if not isinstance(table, nn.Parameter) or not isinstance(last, nn.Linear) or last.weight.shape != table.shape:
+        found = [None if x is None else tuple(x.shape) for x in (table, getattr(last, "weight", None))]
+        raise ValueError(
+            f"tied: the table of a {type(embed).__name__} is {found[0]}, the last layer of a {type(head).__name__} {found[1]}: set tied to "
+            "false, or, for a table that is narrower than the encoder, the head's width."
+        )
+    last.weight = table
 
 
 def _tokenizer_of(transform: Transform) -> Tokenizer:

@@ -3,17 +3,22 @@
 from multimodal.masking.alteration import Alteration
 from multimodal.masking.blockwise import BlockwiseMasking
 from multimodal.masking.corruption import Drop, HidePlaces, MaskReplaceKeep
+from multimodal.masking.frame import FrameMasking
+from multimodal.masking.geometric_span import GeometricSpanMasking
 from multimodal.masking.inverse_block import InverseBlockMasking
 from multimodal.masking.mixed import MixedMasking
 from multimodal.masking.random import RandomMasking
 from multimodal.masking.span import SpanMasking
 from multimodal.masking.time_frequency import TimeFrequencyMasking
 from multimodal.masking.tube import TubeMasking
+from multimodal.masking.whole_word import WholeWordMasking
 
 __all__ = [
     "Alteration",
     "BlockwiseMasking",
     "Drop",
+    "FrameMasking",
+    "GeometricSpanMasking",
     "HidePlaces",
     "InverseBlockMasking",
     "MaskReplaceKeep",
@@ -22,4 +27,5 @@ __all__ = [
     "SpanMasking",
     "TimeFrequencyMasking",
     "TubeMasking",
+    "WholeWordMasking",
 ]

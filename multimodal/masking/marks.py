@@ -17,6 +17,12 @@ def free_tokens(tokens: Tokens) -> Int[Tensor, " items"]:
     return tokens.lengths - torch.zeros_like(tokens.lengths).index_add_(0, tokens.item, tokens.marks.to(tokens.lengths.dtype))
 
 
+def budget(tokens: Tokens, mask_ratio: float) -> Int[Tensor, " items"]:
+    """Return how many tokens of each item are to be hidden: that share of those that may be, at least one where there is one."""
+    free = free_tokens(tokens)
+    return torch.minimum((free * mask_ratio).round().long().clamp(min=1), free)
+
+
 def last_at_marks(tokens: Tokens, noise: Float[Tensor, " n"]) -> Float64[Tensor, " n"]:
     """Return the noise, at marks above all other, so that they are drawn last."""
     return noise.double() if tokens.marks is None else noise.double().masked_fill(tokens.marks, LAST)

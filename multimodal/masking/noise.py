@@ -28,6 +28,11 @@ def uniform(seed: Int[Tensor, "*shape"], counter: Int[Tensor, "*shape"], stream:
     return _shift(bits, 40).to(torch.float32) * _SCALE
 
 
+def hashed(counter: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
+    """Return int64 numbers of 64 random-looking bits that are a function of the counters alone."""
+    return _mix(_mix(counter + _signed(0x9E3779B97F4A7C15)))
+
+
 def _mix(x: Tensor) -> Tensor:
     x = (x ^ _shift(x, 30)) * _signed(0xBF58476D1CE4E5B9)  # int64 products wrap around, on the CPU and on a GPU
     x = (x ^ _shift(x, 27)) * _signed(0x94D049BB133111EB)

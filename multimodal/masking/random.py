@@ -1,10 +1,9 @@
 """Hide a share of the tokens, uniformly."""
 
-import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from multimodal.masking.marks import free_tokens, last_at_marks
+from multimodal.masking.marks import budget, last_at_marks
 from multimodal.masking.noise import uniform
 from multimodal.protocols import Masking, Tokens
 
@@ -26,8 +25,7 @@ class RandomMasking(Masking):
     def __call__(self, tokens: Tokens, seed: Int[Tensor, " items"]) -> Bool[Tensor, " n"]:
         """Return True where a token is hidden."""
         item, position = tokens.item, tokens.position
-        free = free_tokens(tokens)
-        count = torch.minimum((free * self.mask_ratio).round().clamp(min=1), free)
+        count = budget(tokens, self.mask_ratio)
         noise = last_at_marks(tokens, uniform(seed[item], position))
         order = (noise + item).argsort(stable=True)  # by item, then by noise; float64 keeps both parts
         hidden = position < count[item]  # the items lie end to end, so `position` is also the rank in the sorted order

@@ -24,7 +24,7 @@ from multimodal.nn.positions import (
     SinCosPosition2d,
     SinCosPosition3d,
 )
-from multimodal.nn.prediction import Prediction, PredictionHead, RegressionHead, TokenHead
+from multimodal.nn.prediction import Prediction, PredictionHead, RegressionHead, TiedHead, TokenHead
 from multimodal.nn.window_decoder import WindowDecoder
 
 __all__ = [
@@ -68,6 +68,7 @@ __all__ = [
     "SinCosPosition2d",
     "SinCosPosition3d",
     "SwiGlu",
+    "TiedHead",
     "TokenDecoder",
     "TokenHead",
     "WindowDecoder",

@@ -51,6 +51,18 @@ class TokenHead(Recorded, nn.Module, ABC):
         """
 
 
+class TiedHead(TokenHead):
+    """A head that knows itself how it shares weights with the embedding of its modality."""
+
+    @abstractmethod
+    def tie(self, embed: nn.Module) -> None:
+        """Take weights of an embedding as its own.
+
+        Raises:
+            ValueError: they are not of its shapes.
+        """
+
+
 class PredictionHead(TokenHead):
     """One linear layer to the vocabulary of each field (BEiT, MidiBERT); all fields share one product.
 
@@ -65,6 +77,10 @@ class PredictionHead(TokenHead):
         hidden_bias: whether the hidden layer has a bias. ModernBERT: no.
         act: activation of the hidden layer.
         first_weights: how linear layers start, as in ``Encoder``. BEiT: "clipped_normal".
+        width: of the hidden layer; None: ``dim``. ELECTRA's generator: the width of the table of words, which is its last layer.
+
+    Raises:
+        ValueError: as many weights as there are fields are needed; or a ``width`` without a hidden layer.
     """
 
     def __init__(
@@ -76,14 +92,18 @@ class PredictionHead(TokenHead):
         hidden_bias: bool = True,
         act: Activation = "gelu",
         first_weights: FirstWeights = "normal",
+        width: int | None = None,
     ) -> None:
         super().__init__()
+        if width is not None and (norm is None or width < 1):
+            raise ValueError(f"width must be at least 1, and has an effect only with norm, got {width}.")
         weights = torch.tensor(vocab_sizes if field_weights is None else field_weights, dtype=torch.float32)
         if len(weights) != len(vocab_sizes):
             raise ValueError(f"field_weights has {len(weights)} entries for {len(vocab_sizes)} fields {tuple(vocab_sizes)}.")
         self.vocab_sizes = tuple(vocab_sizes)
-        self.hidden = nn.Sequential(nn.Linear(dim, dim, bias=hidden_bias), ACTIVATIONS[act](), norm(dim)) if norm else nn.Identity()
-        self.proj = nn.Linear(dim, sum(vocab_sizes))
+        last = width or dim
+        self.hidden = nn.Sequential(nn.Linear(dim, last, bias=hidden_bias), ACTIVATIONS[act](), norm(last)) if norm else nn.Identity()
+        self.proj = nn.Linear(last, sum(vocab_sizes))
         self.register_buffer("field_weights", weights / weights.sum(), persistent=False)
         self.apply(partial(initialize_linear, first_weights=first_weights))
 
@@ -93,8 +113,11 @@ class PredictionHead(TokenHead):
 
     def predict(self, hidden: Float[Tensor, "m d"], ids: Int[Tensor, "m *k"]) -> Prediction:
         """Compare the predictions with the true ids."""
+        return self.compare(self(hidden), ids)
+
+    def compare(self, logits: Sequence[Tensor], ids: Int[Tensor, "m *k"]) -> Prediction:
+        """Compare the logits of each field, as ``forward`` returns them, with the true ids."""
         targets = ids if ids.ndim == 2 else ids[:, None]
-        logits = self(hidden)
         losses = torch.stack([F.cross_entropy(x.float(), t, reduction="none") for x, t in zip(logits, targets.unbind(1), strict=True)], 1)
         guesses = torch.stack([x.argmax(-1) for x in logits], 1)
         loss = (losses * self.field_weights).sum(1)  # a product of matrices would be rounded by autocast

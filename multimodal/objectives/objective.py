@@ -147,6 +147,8 @@ class Objective(nn.Module, ABC):
     """Whether it reads the encoder's output of tokens that are not hidden (``EncodedView.seen``)."""
     needs_whole_model: ClassVar[bool] = False
     """Whether it works on whole weights, and so not where these are cut into shards."""
+    takes_heads: ClassVar[bool] = False
+    """Whether the modalities' heads read from a part of its own instead of the encoder, and so are of no use with it later."""
 
     def __init__(self, encoder: Encoder, modalities: Mapping[str, Modality], weight: float = 1.0) -> None:
         super().__init__()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import cast
+from typing import Literal, cast, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -16,6 +16,8 @@ from torch import Tensor
 from multimodal.batch import Items
 from multimodal.nn import Frozen
 from multimodal.protocols import Embed, Target, Teacher, Tokens
+
+EpsTo = Literal["variance", "deviation"]
 
 
 class TokenValues(Target):
@@ -31,9 +33,11 @@ class TokenValues(Target):
             view, since colours are normalised together.
         std: divides after that.
         eps: added to the variance. MAE: 1e-6.
+        eps_to: what ``eps`` is added to, the "variance" (MAE) or the "deviation" (VideoMAE, https://arxiv.org/abs/2203.12602).
 
     Raises:
-        ValueError: fewer than 1 channel; a scale or deviation that is not positive; means and deviations of different numbers of colours.
+        ValueError: fewer than 1 channel; an unknown ``eps_to``; a scale or deviation that is not positive; means and deviations of
+            different numbers of colours.
     """
 
     mean: Tensor
@@ -47,13 +51,16 @@ class TokenValues(Target):
         mean: Sequence[float] = (0.0,),
         std: Sequence[float] = (1.0,),
         eps: float = 1e-6,
+        eps_to: EpsTo = "variance",
     ) -> None:
         super().__init__()
         if channels < 1:
             raise ValueError(f"channels must be at least 1, got {channels}.")
+        if eps_to not in get_args(EpsTo):
+            raise ValueError(f"eps_to must be one of {', '.join(get_args(EpsTo))}, got {eps_to!r}.")
         if scale <= 0 or min(std, default=0) <= 0 or len(mean) != len(std):
             raise ValueError(f"scale and std must be positive, and mean as long as std; got {scale}, {tuple(std)} and {tuple(mean)}.")
-        self.normalize, self.channels, self.scale, self.eps = normalize, channels, scale, eps
+        self.normalize, self.channels, self.scale, self.eps, self.eps_to = normalize, channels, scale, eps, eps_to
         self.register_buffer("mean", torch.tensor(mean)[:, None], persistent=False)
         self.register_buffer("std", torch.tensor(std)[:, None], persistent=False)
 
@@ -85,7 +92,7 @@ class TokenValues(Target):
 
     def _statistics(self, values: Tensor) -> tuple[Tensor, Tensor]:
         variance, mean = torch.var_mean(values.unflatten(1, (self.channels, -1)), -1, keepdim=True)  # unbiased, as in MAE
-        return mean, (variance + self.eps).sqrt()
+        return mean, variance.sqrt() + self.eps if self.eps_to == "deviation" else (variance + self.eps).sqrt()
 
 
 class TeacherFeatures(Target):

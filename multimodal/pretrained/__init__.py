@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from multimodal.pretrained.importing import Imported, ImportReport, import_checkpoint
-    from multimodal.pretrained.loading import from_pretrained, load_embed, load_encoder, load_head
+    from multimodal.pretrained.loading import from_pretrained, load_embed, load_encoder, load_head, load_token_head
     from multimodal.pretrained.model import Features, PretrainedModel
     from multimodal.pretrained.settings import ModelSettings, Origin
 
 _FILES = {
     "importing": ("ImportReport", "Imported", "import_checkpoint"),
-    "loading": ("from_pretrained", "load_embed", "load_encoder", "load_head"),
+    "loading": ("from_pretrained", "load_embed", "load_encoder", "load_head", "load_token_head"),
     "model": ("Features", "PretrainedModel"),
     "settings": ("ModelSettings", "Origin"),
 }
@@ -34,6 +34,7 @@ __all__ = [
     "load_embed",
     "load_encoder",
     "load_head",
+    "load_token_head",
 ]
 
 

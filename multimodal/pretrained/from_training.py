@@ -33,8 +33,9 @@ def model_of(module: nn.Module, modalities: Mapping[str, Any] | None = None) -> 
     heads: dict[str, nn.Module] = dict(getattr(module, "heads", None) or {})
     if len(heads) == 1:  # whatever label it tells: the classes of a model are what it returns, and what others' layouts have a place for
         heads = {"classes": next(iter(heads.values()))}
+    taken = any(getattr(goal, "takes_heads", False) for goal in getattr(module, "objectives", ()))
     for name, modality in parts.items():
-        head = getattr(modality, "head", None)
+        head = None if taken else getattr(modality, "head", None)
         if isinstance(head, PredictionHead) and getattr(modality, "decoder", None) is None:  # which stays behind, and what reads from it
             heads["tokens" if len(parts) == 1 else f"{name}_tokens"] = head
     embeds: dict[str, nn.Module] = {name: cast(Any, modality).embed for name, modality in parts.items()}
@@ -43,6 +44,7 @@ def model_of(module: nn.Module, modalities: Mapping[str, Any] | None = None) -> 
         embeds={name: _settings(embed) for name, embed in embeds.items()},
         heads={name: _settings(head) for name, head in heads.items()},
         transforms={name: found for name, entry in (modalities or {}).items() if (found := _transform(entry))},
+        tied=_tied(heads, embeds),
         experts={name: cast(Any, modality).expert for name, modality in parts.items() if getattr(modality, "expert", 0)},
         origin=replace(getattr(encoder, "origin", None) or Origin(), family="", layout=""),  # its family's layouts may not hold it any more
     )
@@ -58,6 +60,12 @@ def _settings(part: nn.Module) -> dict[str, Any]:
     if not isinstance(part, Recorded):
         raise ValueError(f"a {type(part).__name__} does not know its settings: let it be a multimodal.recorded.Recorded.")
     return settings_of(part, FILLED_IN)
+
+
+def _tied(heads: Mapping[str, nn.Module], embeds: Mapping[str, nn.Module]) -> dict[str, str]:
+    """Return the names of the parameters of heads that are those of embeddings, with these."""
+    owned = {id(x): f"embeds.{name}.{own}" for name, embed in embeds.items() for own, x in embed.named_parameters()}
+    return {f"heads.{name}.{own}": owned[id(x)] for name, head in heads.items() for own, x in head.named_parameters() if id(x) in owned}
 
 
 def _transform(entry: Any) -> dict[str, Any] | None:

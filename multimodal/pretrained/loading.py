@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from multimodal.nn import Encoder
+from multimodal.nn import Encoder, TokenHead
 from multimodal.pretrained import folder as saved
 from multimodal.pretrained.encoder_options import with_options
 from multimodal.pretrained.importing import import_checkpoint
@@ -116,6 +116,22 @@ def load_head(folder: str, head: str) -> nn.Module:
         ValueError: the folder holds no such model or head.
     """
     return saved.load_part(folder, "heads", head)
+
+
+def load_token_head(folder: str, head: str = "tokens") -> TokenHead:
+    """Return the head of a saved model that predicts hidden tokens, to go on with pretraining; configs name this as ``class_path``.
+
+    Args:
+        folder: that ``save_pretrained`` or ``multimodal import`` wrote.
+        head: its name in that model.
+
+    Raises:
+        ValueError: the folder holds no such model or head, or the head predicts something else.
+    """
+    found = saved.load_part(folder, "heads", head)
+    if not isinstance(found, TokenHead):
+        raise ValueError(f"head {head!r} of {folder} is a {type(found).__name__}, which predicts no hidden tokens.")
+    return found
 
 
 def _is_tokenizer(path: Path) -> bool:

@@ -98,19 +98,58 @@ class WarmupCosine(LambdaLR):
     """
 
     def __init__(self, optimizer: Optimizer, total_steps: int, warmup: float = 0.05, final: float = 0.01) -> None:
-        if not 0 <= warmup < 1:
-            raise ValueError(f"warmup must be a share of the steps in [0, 1), got {warmup}.")
-        if not 0 <= final <= 1:
-            raise ValueError(f"final must be a share of the peak in [0, 1], got {final}.")
-        warmup_steps = warmup * total_steps
+        _check_shares(warmup, final)
 
-        def factor(step: int) -> float:
-            if step < warmup_steps:
-                return (step + 1) / (warmup_steps + 1)  # the first step learns too
-            done = min((step - warmup_steps) / max(total_steps - warmup_steps, 1), 1.0)
-            return final + (1 - final) * (1 + math.cos(math.pi * done)) / 2
+        def factor(left: float) -> float:
+            return final + (1 - final) * (1 + math.cos(math.pi * (1 - left))) / 2
 
-        super().__init__(optimizer, factor)
+        super().__init__(optimizer, _after_warmup(warmup * total_steps, total_steps, factor))
+
+
+class WarmupLinear(LambdaLR):
+    """Linear warm-up from 0 to the optimizer's learning rate, then a straight line to a share of it (BERT, MosaicBERT).
+
+    Args:
+        optimizer: its learning rates are the peaks.
+        total_steps: optimizer steps of the whole run.
+        warmup: share of the steps spent warming up, in [0, 1). BERT: 0.01; MosaicBERT: 0.06.
+        final: last learning rate as a share of the peak, in [0, 1]. BERT: 0; MosaicBERT: 0.02.
+
+    Raises:
+        ValueError: a setting outside its range.
+    """
+
+    def __init__(self, optimizer: Optimizer, total_steps: int, warmup: float = 0.01, final: float = 0.0) -> None:
+        _check_shares(warmup, final)
+        super().__init__(optimizer, _after_warmup(warmup * total_steps, total_steps, lambda left: final + (1 - final) * left))
+
+
+class WarmupStableDecay(LambdaLR):
+    """Linear warm-up, a long stretch at the optimizer's learning rate, then a decay as one minus a root (ModernBERT, arXiv 2412.13663).
+
+    From any checkpoint of the stretch a run can go on with more steps, or decay. The root falls fast at first (arXiv 2405.18392).
+
+    Args:
+        optimizer: its learning rates are the peaks.
+        total_steps: optimizer steps of the whole run.
+        warmup: share of the steps spent warming up, in [0, 1).
+        decay: share of the steps spent decaying, in [0, 1 - warmup].
+        final: last learning rate as a share of the peak, in [0, 1].
+
+    Raises:
+        ValueError: a setting outside its range.
+    """
+
+    def __init__(self, optimizer: Optimizer, total_steps: int, warmup: float = 0.01, decay: float = 0.1, final: float = 0.0) -> None:
+        _check_shares(warmup, final)
+        if not 0 <= decay <= 1 - warmup:
+            raise ValueError(f"decay must be a share of the steps in [0, 1 - warmup {warmup}], got {decay}.")
+
+        def factor(left: float) -> float:
+            done = 1 - left * (1 - warmup) / decay if decay else 0.0
+            return final + (1 - final) * (1 - math.sqrt(max(done, 0.0)))
+
+        super().__init__(optimizer, _after_warmup(warmup * total_steps, total_steps, factor))
 
 
 class WarmupPolynomial(LambdaLR):
@@ -141,3 +180,21 @@ class WarmupPolynomial(LambdaLR):
             return decayed * (FIRST_RATE + (1 - FIRST_RATE) * min(step / warmup_steps, 1.0) if warmup_steps else 1.0)
 
         super().__init__(optimizer, factor)
+
+
+def _check_shares(warmup: float, final: float) -> None:
+    if not 0 <= warmup < 1:
+        raise ValueError(f"warmup must be a share of the steps in [0, 1), got {warmup}.")
+    if not 0 <= final <= 1:
+        raise ValueError(f"final must be a share of the peak in [0, 1], got {final}.")
+
+
+def _after_warmup(warmup_steps: float, total_steps: int, factor: Callable[[float], float]) -> Callable[[int], float]:
+    """Return the share of the peak at a step: a straight line in the warm-up, then ``factor`` of the share of the steps after it left."""
+
+    def share(step: int) -> float:
+        if step < warmup_steps:
+            return (step + 1) / (warmup_steps + 1)  # the first step learns too
+        return factor(1 - min((step - warmup_steps) / max(total_steps - warmup_steps, 1), 1.0))
+
+    return share

@@ -34,6 +34,15 @@ def test_normalised_values_are_those_of_numpy(channels):
     np.testing.assert_allclose(made, ((parts - mean) / np.sqrt(variance + 1e-6)).reshape(32, 48), atol=1e-5)
 
 
+def test_what_keeps_from_dividing_by_zero_may_be_added_to_the_deviation():
+    """VideoMAE's cubes: colour by colour, ``(x - mean) / (sqrt(variance) + eps)``, here with an eps that shows."""
+    made, values = values_of(TokenValues(channels=3, eps=0.1, eps_to="deviation"))
+    parts = values.reshape(32, 3, -1)
+    mean, deviation = parts.mean(-1, keepdims=True), parts.std(-1, ddof=1, keepdims=True)
+    np.testing.assert_allclose(made, ((parts - mean) / (deviation + 0.1)).reshape(32, 48), atol=1e-5)
+    assert (made - values_of(TokenValues(channels=3, eps=0.1))[0]).abs().max() > 0.1
+
+
 def test_the_statistics_of_colours_come_before_those_of_a_patch():
     """MAE normalises patches of the encoder's view, whose colours are scaled unequally."""
     mean, std = (0.4, 0.5, 0.6), (0.1, 0.2, 0.4)
@@ -53,7 +62,14 @@ def test_a_patch_of_one_value_is_zero():
 
 
 SETTINGS = st.sampled_from(
-    [{}, {"channels": 3}, {"normalize": False}, {"mean": (0.4, 0.5, 0.6), "std": (0.1, 0.2, 0.4)}, {"normalize": False, "scale": 1.0}]
+    [
+        {},
+        {"channels": 3},
+        {"channels": 3, "eps_to": "deviation"},
+        {"normalize": False},
+        {"mean": (0.4, 0.5, 0.6), "std": (0.1, 0.2, 0.4)},
+        {"normalize": False, "scale": 1.0},
+    ]
 )
 
 
@@ -164,6 +180,7 @@ def test_parts_that_do_not_fit_are_refused(modality, message):
     "settings, message",
     [
         ({"channels": 0}, "channels must be at least 1, got 0"),
+        ({"eps_to": "mean"}, "eps_to must be one of variance, deviation, got 'mean'"),
         ({"scale": 0.0}, "scale and std must be positive"),
         ({"std": (0.0,)}, "scale and std must be positive"),
         ({"mean": (0.5, 0.5)}, "mean as long as std"),

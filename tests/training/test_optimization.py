@@ -8,7 +8,15 @@ import torch
 from torch import nn
 
 from multimodal.nn import Attention, Encoder
-from multimodal.training.optimization import WarmupCosine, WarmupPolynomial, optimization, parameter_groups, plain_name
+from multimodal.training.optimization import (
+    WarmupCosine,
+    WarmupLinear,
+    WarmupPolynomial,
+    WarmupStableDecay,
+    optimization,
+    parameter_groups,
+    plain_name,
+)
 
 
 def rates(total: int, kind=WarmupCosine, **settings) -> list[float]:
@@ -42,10 +50,32 @@ def test_short_runs_learn_at_every_step(total):
     assert all(0 < value <= 2.0 for value in rates(total))
 
 
+def test_a_straight_line_follows_the_warm_up():
+    values = rates(100, WarmupLinear, warmup=0.06, final=0.02)  # MosaicBERT
+    assert values[:6] == pytest.approx([2.0 * (step + 1) / 7 for step in range(6)])
+    assert values[6] == pytest.approx(2.0) and values[53] == pytest.approx(2.0 * 0.51) and values[100:] == pytest.approx([0.04] * 3)
+    assert torch.tensor(values[6:101]).diff().std() < 1e-6
+
+
+def test_a_stable_stretch_ends_in_one_minus_a_root():
+    values = rates(100, WarmupStableDecay, warmup=0.1, decay=0.4, final=0.1)
+    assert values[:10] == pytest.approx([2.0 * (step + 1) / 11 for step in range(10)])
+    assert values[10:61] == pytest.approx([2.0] * 51)
+    assert values[70] == pytest.approx(2.0 * (0.1 + 0.9 * 0.5))  # a quarter of the decay: its root is a half
+    assert values[61] == pytest.approx(2.0 * (0.1 + 0.9 * (1 - math.sqrt(1 / 40)))) and values[100:] == pytest.approx([0.2] * 3)
+    assert rates(10, WarmupStableDecay, warmup=0.0, decay=0.0) == [2.0] * 13
+
+
+def test_a_decay_longer_than_the_run_is_refused():
+    with pytest.raises(ValueError, match=r"decay must be a share of the steps in \[0, 1 - warmup 0.1\], got 0.95"):
+        rates(10, WarmupStableDecay, warmup=0.1, decay=0.95)
+
+
+@pytest.mark.parametrize("kind", [WarmupCosine, WarmupLinear, WarmupStableDecay])
 @pytest.mark.parametrize("setting", [{"warmup": 1.0}, {"warmup": -0.1}, {"final": 1.5}, {"final": -0.1}])
-def test_shares_out_of_range_are_refused(setting):
+def test_shares_out_of_range_are_refused(setting, kind):
     with pytest.raises(ValueError, match=f"{next(iter(setting))} must be a share"):
-        rates(10, **setting)
+        rates(10, kind, **setting)
 
 
 def test_one_dimensional_parameters_are_not_decayed_and_frozen_ones_left_out():

@@ -5,7 +5,21 @@ from multimodal.tokenizers.text.character import CharacterTokenizer
 from multimodal.tokenizers.text.decode import decode_text
 from multimodal.tokenizers.text.embed import TextEmbed
 from multimodal.tokenizers.text.file import FileTokenizer
+from multimodal.tokenizers.text.pair import TextPairTransform
+from multimodal.tokenizers.text.question_transform import QuestionTransform
 from multimodal.tokenizers.text.tokenizer import TextTokenizer
 from multimodal.tokenizers.text.transform import TextTransform
+from multimodal.tokenizers.text.word_tags import WordTagTransform
 
-__all__ = ["ByteTokenizer", "CharacterTokenizer", "FileTokenizer", "TextEmbed", "TextTokenizer", "TextTransform", "decode_text"]
+__all__ = [
+    "ByteTokenizer",
+    "CharacterTokenizer",
+    "FileTokenizer",
+    "QuestionTransform",
+    "TextEmbed",
+    "TextPairTransform",
+    "TextTokenizer",
+    "TextTransform",
+    "WordTagTransform",
+    "decode_text",
+]

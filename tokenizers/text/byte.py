@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from multimodal.tokenizers.text.tokenizer import TextTokenizer
+from multimodal.tokenizers.text.words import begins_after
 
 SPECIALS = 3
 PAD_ID, END_ID, UNKNOWN_ID = range(SPECIALS)
+WHITE_SPACE = tuple(byte + SPECIALS for byte in b"\t\n\v\f\r ")
+"""The ids of white space in ASCII."""
 
 
 class ByteTokenizer(TextTokenizer):
@@ -33,6 +36,13 @@ class ByteTokenizer(TextTokenizer):
     def encode_text(self, text: str) -> Int[Tensor, " n"]:
         """Return an id for each byte of the text in UTF-8."""
         return torch.from_numpy(np.frombuffer(text.encode("utf-8"), dtype=np.uint8).astype(np.int64)) + SPECIALS
+
+    def begins(self, ids: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
+        """Return True at the first byte after white space of ASCII, which is of the word before it; specials are words of their own."""
+        special = ids < SPECIALS
+        begun = begins_after(torch.isin(ids, ids.new_tensor(WHITE_SPACE))) | special
+        begun[1:] |= special[:-1]
+        return begun
 
     def decode(self, ids: Int[Tensor, " n"]) -> str:
         """Return the text; specials are left out, and bytes that make no character become U+FFFD."""

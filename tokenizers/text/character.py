@@ -9,10 +9,11 @@ import re
 import unicodedata
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from multimodal.tokenizers.text.tokenizer import TextTokenizer
+from multimodal.tokenizers.text.words import begins_after
 
 SPACE = " "
 APOSTROPHES = str.maketrans("\u2019\u02bc\u2018", "'''")
@@ -90,6 +91,10 @@ class CharacterTokenizer(TextTokenizer):
             ValueError: as ``normalized``.
         """
         return torch.tensor([self._ids[character] for character in self.normalized(text)], dtype=torch.int64)
+
+    def begins(self, ids: Int[Tensor, " n"]) -> Bool[Tensor, " n"] | None:
+        """Return True at the first character after a space, which belongs to the word before it; None: the alphabet has no space."""
+        return begins_after(ids == self._ids[SPACE]) if SPACE in self._ids else None
 
     def decode(self, ids: Int[Tensor, " n"]) -> str:
         """Return the text; ids of no character are left out."""

@@ -6,6 +6,7 @@ Letters in shapes: n tokens of all items end to end, d width.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from multimodal.batch import Item
 from multimodal.nn import initialize_linear
-from multimodal.protocols import Embed, Tokens
+from multimodal.protocols import Embed, Preparation, Tokens, Transform
 
 
 class TextEmbed(Embed):
@@ -27,12 +28,15 @@ class TextEmbed(Embed):
         mask_id: the id that is shown at hidden tokens; None: there is none, and hidden tokens cannot be shown as the mask.
         position: builds positions to be added from the width; called with ``(n, 1)`` indices. BERT: ``multimodal.nn.LearnedPosition`` with
             ``size: [512]``. None: positions enter in the encoder (ModernBERT).
-        num_types: rows of a table of token types, whose first is added to every token; 0: there is none. BERT: 2.
+        num_types: rows of a table of token types; 0: there is none, and types of tokens are not looked at. Every token is of the first
+            type, but where its values say another (``TextPairTransform``). BERT: 2.
         norm: builds a norm of the sum from the width; None: no norm.
+        width: of all this, where a linear layer then makes the encoder's width of it (ALBERT, ELECTRA small: 128); None: the encoder's.
+        dropout: share of the numbers after the norm that are dropped in training, in [0, 1). BERT: 0.1.
 
     Raises:
-        ValueError: there are no ids, or ``mask_id`` is none of them; or, when called, hidden tokens are to be shown as a mask that is not
-            there.
+        ValueError: there are no ids, ``mask_id`` is none of them, or a width or share is out of range; or, when called, hidden tokens are
+            to be shown as a mask that is not there.
     """
 
     def __init__(
@@ -43,52 +47,79 @@ class TextEmbed(Embed):
         position: Callable[[int], nn.Module] | None = None,
         num_types: int = 0,
         norm: Callable[[int], nn.Module] | None = None,
+        width: int | None = None,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         if vocab_size < 1 or num_types < 0:
             raise ValueError(f"vocab_size must be at least 1 and num_types at least 0, got {vocab_size} and {num_types}.")
         if mask_id is not None and not 0 <= mask_id < vocab_size:
             raise ValueError(f"mask_id must be an id from 0 to {vocab_size - 1}, got {mask_id}.")
+        if (width is not None and width < 1) or not 0 <= dropout < 1:
+            raise ValueError(f"width must be at least 1 and dropout in [0, 1), got {width} and {dropout}.")
         self.vocab_sizes, self.mask_id = (vocab_size,), mask_id
-        self.words = nn.Embedding(vocab_size, dim)
-        self.types = nn.Embedding(num_types, dim) if num_types else None
+        own = width or dim
+        self.words = nn.Embedding(vocab_size, own)
+        self.types = nn.Embedding(num_types, own) if num_types else None
+        self.proj = nn.Identity() if width is None else nn.Linear(width, dim)
         self.apply(initialize_linear)
-        self.position = position(dim) if position else None
-        self.norm = norm(dim) if norm else nn.Identity()
+        self.position = position(own) if position else None
+        self.norm = norm(own) if norm else nn.Identity()
+        self.drop = nn.Dropout(dropout)
+
+    @property
+    def table(self) -> nn.Parameter:
+        """``(vocab_size, width)``, the table of words, which may be the last layer of a head too."""
+        return cast(nn.Parameter, self.words.weight)
 
     def tokens(self, values: Int[Tensor, "*shape"], lengths: Int[Tensor, " items"] | None = None) -> Tokens:
         """Return one token per id; its coordinate is its index in the item.
 
         Args:
-            values: ``(n,)`` ids of all items end to end; without lengths ``(items, l)``, of items of one length.
+            values: ``(n,)`` ids of all items end to end, or ``(n, 2)``, the id and the type of each; without lengths ``(items, l)`` or
+                ``(items, l, 2)``, of items of one length.
             lengths: of the items.
 
         Raises:
-            ValueError: the ids have another shape.
+            ValueError: the values have another shape.
         """
-        if values.ndim != (2 if lengths is None else 1):
-            given = "(items, length) without lengths" if lengths is None else "(n,) with lengths"
-            raise ValueError(f"ids of texts are {given}, got {tuple(values.shape)}.")
+        plain = 2 if lengths is None else 1
+        if values.ndim != plain and not (values.ndim == plain + 1 and values.shape[-1] == 2):
+            given = "(items, length) or (items, length, 2) without lengths" if lengths is None else "(n,) or (n, 2) with lengths"
+            raise ValueError(f"ids of texts, with their types or without, are {given}, got {tuple(values.shape)}.")
         return Tokens.of_sequences(values, lengths)
 
     def forward(self, tokens: Tokens, shown_as_mask: Bool[Tensor, " n"] | None = None) -> Float[Tensor, "n d"]:
         """Embed tokens; where ``shown_as_mask``, the id is ``mask_id``."""
-        ids = tokens.inputs
+        ids, types = (tokens.inputs, None) if tokens.inputs.ndim == 1 else tokens.inputs.unbind(1)
         if shown_as_mask is not None:
             if self.mask_id is None:
                 raise ValueError("hidden tokens cannot be shown as the mask: this embedding has no mask_id.")
             ids = ids.masked_fill(shown_as_mask, self.mask_id)
         x = self.words(ids)
         if self.types is not None:
-            x = x + self.types.weight[0]
+            x = x + (self.types.weight[0] if types is None else self.types(types))
         if self.position is not None:
             x = x + self.position(tokens.coordinates)
-        return self.norm(x)
+        return self.proj(self.drop(self.norm(x)))
+
+    def check_source(self, source: Transform | Preparation) -> None:
+        """Refuse values with more types than the table has rows; without a table types are not looked at.
+
+        Raises:
+            ValueError: there are more.
+        """
+        types = getattr(source, "num_types", 0)
+        if self.types is not None and types > len(self.types.weight):
+            raise ValueError(
+                f"{type(source).__name__} makes tokens of {types} types, but the embedding has num_types {len(self.types.weight)}."
+            )
 
     def example(self) -> Item:
         """Return a text of one token."""
         return Item(torch.zeros(1, dtype=torch.int64), ragged=True)
 
-    def random_inputs(self, tokens: Tokens, noise: Float[Tensor, " n"]) -> Int[Tensor, " n"]:
-        """Return random ids, uniform over the whole vocabulary (BERT)."""
-        return (noise.double() * self.vocab_sizes[0]).long()
+    def random_inputs(self, tokens: Tokens, noise: Float[Tensor, " n"]) -> Int[Tensor, "n ..."]:
+        """Return random ids, uniform over the whole vocabulary (BERT); types stay."""
+        ids = (noise.double() * self.vocab_sizes[0]).long()
+        return ids if tokens.inputs.ndim == 1 else torch.stack([ids, tokens.inputs[:, 1]], 1)

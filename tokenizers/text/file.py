@@ -6,15 +6,18 @@ Letters in shapes: n tokens.
 from __future__ import annotations
 
 import hashlib
+import json
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from multimodal.tokenizers.pretrained import read_config
 from multimodal.tokenizers.text.tokenizer import TextTokenizer
+from multimodal.tokenizers.text.words import WordTable, word_table
 
 FILE_NAME = "tokenizer.json"
 PROBE = "a"
@@ -66,9 +69,22 @@ class FileTokenizer(TextTokenizer):
         """Return the ids of a text."""
         return torch.tensor(self._tokenizer.encode(text, add_special_tokens=False).ids, dtype=torch.int64)
 
+    def located(self, text: str) -> tuple[Int[Tensor, " n"], Int[Tensor, "n 2"]]:
+        """Return the ids of a text, and of each the characters that it was made of: from, and before which."""
+        found = self._tokenizer.encode(text, add_special_tokens=False)
+        return torch.tensor(found.ids, dtype=torch.int64), torch.tensor(found.offsets, dtype=torch.int64).view(-1, 2)
+
     def decode(self, ids: Int[Tensor, " n"]) -> str:
         """Return the text; special tokens are left out."""
         return self._tokenizer.decode(ids.tolist(), skip_special_tokens=True)
+
+    def begins(self, ids: Int[Tensor, " n"]) -> Bool[Tensor, " n"] | None:
+        """Return True where a word begins; None: the ids of this vocabulary do not tell words apart (see ``word_table``)."""
+        return None if self._words is None else self._words.begins(ids)
+
+    @cached_property
+    def _words(self) -> WordTable | None:
+        return word_table(json.loads(self._content), self._tokenizer.get_vocab(with_added_tokens=True), self._vocab_size)
 
     def fingerprint(self) -> str:
         """Return the SHA-256 (hex) of the file and, where there are any, of the ids around a text and the number of ids."""

@@ -35,6 +35,21 @@ class TextTokenizer(PretrainedTokenizer):
         """Return the ids of a window with those that mark its start and its end."""
         return torch.cat([ids.new_tensor(self.start_ids), ids, ids.new_tensor(self.end_ids)])
 
+    def located(self, text: str) -> tuple[Int[Tensor, " n"], Int[Tensor, "n 2"]]:
+        """Return the ids of a text, and of each the characters that it was made of: from, and before which.
+
+        Here for tokenizers that read a text character by character; others override it.
+
+        Raises:
+            ValueError: the tokenizer reads whole texts in another way than their characters, one after the other.
+        """
+        parts = [self.encode_text(character) for character in text]
+        ids = torch.cat([torch.zeros(0, dtype=torch.int64), *parts])
+        if not torch.equal(ids, self.encode_text(text)):
+            raise ValueError(f"{type(self).__name__} does not say which characters a token is made of: use a FileTokenizer or bytes.")
+        first = torch.repeat_interleave(torch.tensor([len(part) for part in parts], dtype=torch.int64))
+        return ids, torch.stack([first, first + 1], 1)
+
     @abstractmethod
     def encode_text(self, text: str) -> Int[Tensor, " n"]:
         """Return the ids of a text, int64, without any that mark its start or end."""
