@@ -7,6 +7,7 @@ from multimodal.heads.distilled import DistilledHead
 from multimodal.heads.embedding import EmbeddingHead
 from multimodal.heads.pooling import POOLS, Pool, pool
 from multimodal.heads.pyramid import FeaturePyramid
+from multimodal.heads.retrieval import LateInteraction, PooledEmbedding, RetrievalHead
 from multimodal.heads.segmentation import DenseLogits, LinearSegmentation, SegmentationHead
 from multimodal.heads.tagging import TaggingHead
 from multimodal.heads.token import TokenClassifier
@@ -21,8 +22,11 @@ __all__ = [
     "DistilledHead",
     "EmbeddingHead",
     "FeaturePyramid",
+    "LateInteraction",
     "LinearSegmentation",
     "Pool",
+    "PooledEmbedding",
+    "RetrievalHead",
     "SegmentationHead",
     "TaggingHead",
     "TokenClassifier",

@@ -5,6 +5,7 @@ Letters in shapes: s samples, c classes.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Literal, cast
 
@@ -27,6 +28,7 @@ from multimodal.training.freezing import freeze
 from multimodal.training.head_scores import HeadScores
 from multimodal.training.mixing import Mixed, Mixing, can_be_mixed
 from multimodal.training.optimization import WarmupCosine
+from multimodal.training.views import num_views, views_of
 
 OF_DATA = {LABEL: "classes", TAGS: "tags"}
 """Name of a label that shards hold -> what a data module calls its classes."""
@@ -38,6 +40,8 @@ class FineTuning(EncoderTraining):
     All items of a sample, of whatever modalities, are one sequence, which a head pools to one vector. A sample without a label (-1), or
     without items, counts for nothing. The loss of an optimizer step is the mean over all its labels, over heads, ranks and accumulated
     batches alike.
+
+    Of items with several views in evaluation (``Transform.num_views``), the logits are the mean over the views, each encoded by itself.
 
     Logs loss, accuracy and macro F1 (``val/accuracy``; with several heads also ``val/accuracy/<head>``); of mixed samples, in training, the
     label with the larger share counts as the true one. ``predict`` writes the probabilities of each head as ``<head>.npy`` and the most
@@ -99,6 +103,7 @@ class FineTuning(EncoderTraining):
     @torch.no_grad()
     def _check_parts(self) -> None:
         """Try the embeddings on the transforms' examples, and the heads on one token."""
+        num_views(self.transforms)
         for name, modality in self.modalities.items():
             check_input(name, cast(Input, modality), self.encoder.dim)
         if self.mixing is not None:
@@ -171,12 +176,24 @@ class FineTuning(EncoderTraining):
 
     def _logits(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
         """Return the logits of each head, and ``(s,)`` bool, True for samples with tokens."""
-        present, read = torch.zeros(batch.num_samples, dtype=torch.bool, device=self.device), self._read(batch)
-        if read is None:
-            return {}, present
-        logits = {name: head(*read) for name, head in self.heads.items()}
-        missing = batch.num_samples - read[2]
-        return {name: F.pad(x, (0, 0, 0, missing)) for name, x in logits.items()}, present.index_fill(0, read[1], True)
+        return self._over_views(batch, lambda *read: {name: head(*read) for name, head in self.heads.items()})
+
+    def _over_views(self, batch: Batch, say: Callable[[Encoded, Tensor, int], dict[str, Tensor]]) -> tuple[dict[str, Tensor], Tensor]:
+        """Return the means over the views of what is said of each, and ``(s,)`` bool, True for samples with tokens."""
+        present, said = torch.zeros(batch.num_samples, dtype=torch.bool, device=self.device), defaultdict[str, list[Tensor]](list)
+        for view in [batch] if self.training else views_of(batch, self.transforms):
+            read = self._read(view)
+            if read is None:
+                continue
+            for name, x in say(*read).items():
+                said[name].append(F.pad(x, (0, 0, 0, batch.num_samples - read[2])))
+            present = present.index_fill(0, read[1], True)
+        return {name: views[0] if len(views) == 1 else torch.stack(views).mean(0) for name, views in said.items()}, present
+
+    def _encode_nothing(self) -> Tensor:
+        """Return 0; sharded layers run as often as on ranks that have items."""
+        times = 1 if self.training else num_views(self.transforms)
+        return torch.stack([super(FineTuning, self)._encode_nothing() for _ in range(times)]).sum()
 
     def _read(self, batch: Batch) -> tuple[Encoded, Tensor, int] | None:
         """Return what heads read: what the encoder says, the sample of each token, and the samples up to the last with tokens."""
@@ -231,18 +248,25 @@ class FineTuning(EncoderTraining):
 
         Of heads with vectors of their own also ``<head>_<name>`` -> keys and vectors: ``<head>_embeddings``.
         """
-        read = self._read(batch)
-        if read is None:
+        said, present = self._over_views(batch, self._logits_and_vectors)
+        if not said:
             self._encode_nothing()
             return {}
-        index = read[1].unique()
+        index = present.nonzero()[:, 0]
         keys = [batch.keys[i] for i in index.tolist()]
+        chosen = {name: values[index].float() for name, values in said.items()}
         found: dict[str, Tensor] = {}
         for name in self.heads:
-            head = self._head(name)
-            found |= head.predictions(name, head(*read)[index].float())
-            found |= {f"{name}_{what}": vectors[index].float() for what, vectors in head.vectors(*read).items()}
-        return {name: (keys, values) for name, values in found.items()}
+            found |= self._head(name).predictions(name, chosen.pop(name))
+        return {name: (keys, values) for name, values in (found | chosen).items()}
+
+    def _logits_and_vectors(self, encoded: Encoded, sequence: Tensor, num_sequences: int) -> dict[str, Tensor]:
+        """Return head name -> logits, and ``<head>_<name>`` -> vectors of heads that have such."""
+        said = {name: head(encoded, sequence, num_sequences) for name, head in self.heads.items()}
+        for name in self.heads:
+            own = self._head(name).vectors(encoded, sequence, num_sequences)
+            said |= {f"{name}_{what}": vectors for what, vectors in own.items()}
+        return said
 
     def _shown(self, score: str) -> bool:
         return score.partition("/")[0] in ("loss", "accuracy", "mean_average_precision")

@@ -16,14 +16,15 @@ FOLDER = "predictions"
 class PredictionWriter(L.Callback):
     """Write what ``predict`` returns to ``RUN/predictions/<modality>.npy``, a row for each line of ``<modality>.keys.txt``.
 
-    ``predict_step`` returns modality -> (keys, tensor). What it returns as (keys, list of str) is written to ``<modality>.jsonl``, on each
-    line an object with ``key`` and ``<modality>``. With several processes each writes its own part, ``<modality>.<rank>.npy``.
+    ``predict_step`` returns modality -> (keys, tensor). What it returns as (keys, list), of texts or of anything else that JSON has, is
+    written to ``<modality>.jsonl``, on each line an object with ``key`` and ``<modality>``. With several processes each writes its own
+    part, ``<modality>.<rank>.npy``.
     """
 
     def __init__(self) -> None:
         self._keys: dict[str, list[str]] = defaultdict(list)
         self._rows: dict[str, list[np.ndarray]] = defaultdict(list)
-        self._texts: dict[str, list[tuple[str, str]]] = defaultdict(list)
+        self._texts: dict[str, list[tuple[str, Any]]] = defaultdict(list)
 
     def on_predict_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0

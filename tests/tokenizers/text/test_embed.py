@@ -29,10 +29,10 @@ def test_texts_of_one_length_need_no_lengths() -> None:
 
 
 def test_the_shape_must_fit_the_lengths() -> None:
-    with pytest.raises(ValueError, match=r"ids of texts are \(items, length\) without lengths, got \(4,\)"):
+    with pytest.raises(ValueError, match=r"are \(items, length\) or \(items, length, 2\) without lengths, got \(4,\)"):
         TextEmbed(8).tokens(torch.zeros(4, dtype=torch.int64))
-    with pytest.raises(ValueError, match=r"ids of texts are \(n,\) with lengths, got \(2, 2\)"):
-        TextEmbed(8).tokens(torch.zeros(2, 2, dtype=torch.int64), torch.tensor([2, 2]))
+    with pytest.raises(ValueError, match=r"are \(n,\) or \(n, 2\) with lengths, got \(4, 3\)"):
+        TextEmbed(8).tokens(torch.zeros(4, 3, dtype=torch.int64), torch.tensor([2, 2]))
 
 
 def test_forward_is_the_norm_of_word_first_type_and_position() -> None:
