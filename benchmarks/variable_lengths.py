@@ -1,9 +1,10 @@
 """A training step of BERT on sequences of unequal length: ours packed, transformers' padded to the longest and to 512.
 
-Lengths are those of a lognormal distribution between 16 and 512; 15 % of the tokens are hidden. All have the same weights at first, and the
-losses are compared before anything is timed. Only real tokens are counted.
+Lengths are those of a lognormal distribution between 16 and 512, or those of real texts; 15 % of the tokens are hidden. All have the same
+weights at first, and the losses are compared before anything is timed. Only real tokens are counted.
 
     python -m benchmarks.variable_lengths
+    python -m benchmarks.variable_lengths --texts data/languages/paragraphs --tokenizer data/languages/vocabulary
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from transformers import BertConfig, BertForMaskedLM
 
 from benchmarks.side_by_side import Candidate, compare, machine
 from multimodal.nn import Encoder, LayerNorm, PostNormBlock, PredictionHead
+from multimodal.tokenizers.text import FileTokenizer, TextTokenizer
+from multimodal.tokenizers.vocabularies.texts import Texts
 
 EPS = 1e-12
 SHORTEST, LONGEST, MEDIAN, SIGMA = 16, 512, 92, 0.8
@@ -76,6 +79,24 @@ def make_work(size: Size, batch: int) -> Work:
     generator, lengths = torch.Generator().manual_seed(0), lengths_of(batch)
     masked = torch.cat([torch.rand(length, generator=generator).argsort() < max(round(0.15 * length), 1) for length in lengths])
     return Work(torch.randint(1, size.vocab - 1, (sum(lengths),), generator=generator), masked, lengths)
+
+
+def read_work(source: str, tokenizer: TextTokenizer, batch: int) -> Work:
+    """Draw texts once, with the ids around them, cut them at ``LONGEST``, and hide the same share of each.
+
+    Args:
+        source: a text file, a folder of them, or shards; each line is a text.
+        tokenizer: makes the ids.
+        batch: texts to draw; at most as many as there are.
+    """
+    texts, generator = list(Texts([source])), torch.Generator().manual_seed(0)
+    if len(texts) < batch:
+        raise ValueError(f"{source} has {len(texts)} texts; {batch} are wanted.")
+    room = LONGEST - len(tokenizer.start_ids) - len(tokenizer.end_ids)
+    drawn = [texts[number] for number in torch.randperm(len(texts), generator=generator)[:batch].tolist()]
+    ids = [tokenizer.mark(tokenizer.encode_text(text.strip())[:room]) for text in drawn]
+    masked = [torch.rand(len(own), generator=generator).argsort() < max(round(0.15 * len(own)), 1) for own in ids]
+    return Work(torch.cat(ids), torch.cat(masked), tuple(map(len, ids)))
 
 
 class OurBert(nn.Module):
@@ -226,11 +247,21 @@ def main(arguments: Sequence[str] | None = None, show: Callable[..., None] | Non
     parser.add_argument("--dim", type=int, default=768, help="width, a multiple of 64 (default: %(default)s)")
     parser.add_argument("--vocab", type=int, default=30522, help="ids of a token (default: %(default)s)")
     parser.add_argument("--batch", type=int, default=8, help="sequences of a step (default: %(default)s)")
+    parser.add_argument("--texts", metavar="SOURCE", help="real texts: a file, a folder of them, or shards (default: random ids)")
+    parser.add_argument("--tokenizer", metavar="FILE", help="their tokenizer.json, or its folder; --vocab then has no effect")
     parser.add_argument("--rounds", type=int, default=3, help="how often each is timed (default: %(default)s)")
     options = parser.parse_args(arguments)
     show = show or Console().print
-    size = Size(options.dim, options.depth, options.vocab)
-    work, models = make_work(size, options.batch), make_models(size)
+    if (options.texts is None) != (options.tokenizer is None):
+        parser.error("--texts and --tokenizer go together.")
+    if options.texts is None:
+        size = Size(options.dim, options.depth, options.vocab)
+        work = make_work(size, options.batch)
+    else:
+        tokenizer = FileTokenizer(options.tokenizer, special_tokens=True)
+        size = Size(options.dim, options.depth, tokenizer.vocab_sizes[0] + 1)  # the last id is the mask's
+        work = read_work(options.texts, tokenizer, options.batch)
+    models = make_models(size)
     mean = sum(work.lengths) / options.batch
     show(f"{options.batch} sequences of {min(work.lengths)} to {max(work.lengths)} tokens, {mean:.0f} in the mean")
     show(check_same(models, work))

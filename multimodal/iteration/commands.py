@@ -1,4 +1,4 @@
-"""``multimodal tokenizers``: what makes tokenizers in more than one step."""
+"""``multimodal tokenizers``: what makes tokenizers in more than one step, and vocabularies of texts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from multimodal.iteration.scores import RoundScores
 
@@ -37,8 +37,11 @@ example:
 
 def main(arguments: list[str]) -> int:
     """Run the command and return its exit code: 0; 1 or the code of a stage that failed; 2 for a mistake in the config."""
-    parser = argparse.ArgumentParser("multimodal tokenizers", description="Make tokenizers in rounds.", allow_abbrev=False)
-    commands = parser.add_subparsers(required=True, metavar="{iterate}")
+    parser = argparse.ArgumentParser(
+        "multimodal tokenizers", description="Make tokenizers in rounds, or vocabularies of texts.", allow_abbrev=False
+    )
+    commands = parser.add_subparsers(required=True, metavar="{iterate,train}")
+    _add_train(commands)
     own = commands.add_parser(
         "iterate",
         help="train a tokenizer and an encoder in turns, each from the other (BEATs)",
@@ -52,8 +55,34 @@ def main(arguments: list[str]) -> int:
     own.add_argument("--rounds", type=int, default=3, metavar="N", help="how many, those that are done counted (default: %(default)s)")
     own.add_argument("--run", type=Path, metavar="DIR", help="folder for all rounds (default: that of the config)")
     own.add_argument("--workers", type=int, metavar="N", help="processes that store ids (default: that of `shards tokenize`)")
+    own.set_defaults(run=_iterate)
     options = parser.parse_args(arguments)
-    return _iterate(options)
+    return int(options.run(options))
+
+
+def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from multimodal.tokenizers.vocabularies import command
+
+    own = commands.add_parser(
+        "train",
+        help=command.SUMMARY,
+        description=command.DESCRIPTION,
+        epilog=command.EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    command.add_options(own)
+    own.set_defaults(run=lambda options: _train(command.run, options))
+
+
+def _train(run: Callable[[argparse.Namespace], int], options: argparse.Namespace) -> int:
+    """Run the command; whatever it refuses is a mistake of the user's."""
+    from multimodal.config_errors import ConfigError
+
+    try:
+        return run(options)
+    except (ValueError, OSError) as error:
+        raise ConfigError(str(error)) from error
 
 
 def _iterate(options: argparse.Namespace) -> int:

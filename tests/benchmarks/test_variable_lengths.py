@@ -5,6 +5,8 @@ import torch
 
 from benchmarks import variable_lengths
 from benchmarks.variable_lengths import Size, lengths_of, make_models, make_work
+from multimodal.tokenizers.text import FileTokenizer
+from multimodal.tokenizers.vocabularies.train import Settings, train_vocabulary
 
 SMALL = Size(dim=64, depth=2, vocab=40)
 
@@ -52,3 +54,18 @@ def test_the_script_prints_the_table():
     shown = []
     variable_lengths.main(["--depth", "1", "--dim", "64", "--vocab", "40", "--batch", "2", "--rounds", "1"], shown.append)
     assert shown[0].startswith("2 sequences of") and shown[2].row_count == 3
+
+
+def test_real_texts_are_cut_marked_and_hidden_in_part(tmp_path, monkeypatch):
+    monkeypatch.setattr(variable_lengths, "LONGEST", 12)
+    texts = ["one two three four five six seven eight nine ten eleven twelve", "one two", "three four five"]
+    (tmp_path / "a.txt").write_text("\n".join(texts), encoding="utf-8")
+    train_vocabulary(texts, Settings("wordpiece", 60)).save(str(tmp_path / "tokenizer.json"))
+    tokenizer = FileTokenizer(str(tmp_path), special_tokens=True)
+    work = variable_lengths.read_work(str(tmp_path / "a.txt"), tokenizer, 3)
+    expected = {text: min(len(tokenizer.encode_text(text)) + 2, 12) for text in texts}
+    assert sorted(work.lengths) == sorted(expected.values()) and max(work.lengths) == 12
+    assert (work.ids == 2).sum() == (work.ids == 3).sum() == 3
+    assert [int(part.sum()) for part in work.masked.split(list(work.lengths))] == [max(round(0.15 * x), 1) for x in work.lengths]
+    with pytest.raises(ValueError, match="has 3 texts; 4 are wanted"):
+        variable_lengths.read_work(str(tmp_path / "a.txt"), tokenizer, 4)

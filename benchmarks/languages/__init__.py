@@ -1,0 +1,1 @@
+"""The language of the first twenty characters of a paragraph."""

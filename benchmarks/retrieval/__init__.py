@@ -1,0 +1,1 @@
+"""Texts found by their translations and titles, and captions by their pictures."""

@@ -1,0 +1,1 @@
+"""Tags of words, pairs of paragraphs and questions, of GNOME's manual."""
