@@ -110,6 +110,11 @@ class Transform(ABC):
     extensions: ClassVar[tuple[str, ...]]
     """Names of the shard fields (file extensions, lower case, no dot) that hold this modality."""
 
+    @property
+    def num_views(self) -> int:
+        """In evaluation an item is so many views, along a first axis of its values; classes are told from all of them (``FineTuning``)."""
+        return 1
+
     @abstractmethod
     def decode(self, data: bytes) -> Any:
         """Return the decoded file.

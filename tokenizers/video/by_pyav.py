@@ -65,6 +65,23 @@ class PyAVFilm(Film):
                 self._open_again()
                 return self._stacked(self._found(times_s), len(times_s))
 
+    def pictures_in_turn(self, times_s: Sequence[float]) -> Iterator[UInt8[Tensor, "3 h w"]]:
+        """Yield the pictures that are shown at ascending times, each decoded once, and the same object for all its times; see ``Film``."""
+        last: VideoFrame | None = None
+        picture = torch.empty(0, dtype=torch.uint8)
+        frames = self._found(times_s) if times_s else iter(())
+        while True:
+            with reading():
+                frame = next(frames, None)
+                if frame is None:
+                    return
+                if frame is not last:
+                    pixels = torch.from_numpy(np.ascontiguousarray(self._pixels(frame))).permute(2, 0, 1)  # h w c -> c h w
+                    if last is not None and pixels.shape != picture.shape:
+                        raise ValueError(f"its pictures change their size, from {tuple(picture.shape[1:])} to {tuple(pixels.shape[1:])}.")
+                    last, picture = frame, pixels
+            yield picture
+
     def _stacked(self, frames: Iterable[VideoFrame], count: int) -> UInt8[Tensor, "f 3 h w"]:
         shown = np.empty((0,), np.uint8)
         for number, frame in enumerate(frames):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -47,6 +47,17 @@ class Film(ABC):
         Raises:
             ValueError: the film is damaged, or its pictures end more than half a second before a time.
         """
+
+    def pictures_in_turn(self, times_s: Sequence[float]) -> Iterator[UInt8[Tensor, "3 h w"]]:
+        """Yield the pictures of ``pictures_at`` one by one: for many times all over a film, whose pictures no memory holds.
+
+        Only one such iterator of a film may be in use, and nothing else of the film meanwhile.
+
+        Raises:
+            ValueError: as ``pictures_at``, when the picture is reached.
+        """
+        for time in times_s:
+            yield self.pictures_at([time])[0]
 
 
 @dataclass(frozen=True)

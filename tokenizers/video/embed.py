@@ -60,12 +60,19 @@ class TubeletEmbed(Embed):
         nn.init.zeros_(self.proj.bias)
         nn.init.trunc_normal_(self.mask_token, std=0.02)
 
-    def tokens(self, values: Shaped[Tensor, "b f c height width"], lengths: Tensor | None = None) -> Tokens:
+    @property
+    def input_size(self) -> int:
+        """How many values a cube has: colour by colour, in each its pixels by time, row and column."""
+        return self.channels * self.tubelet_size * self.patch_size**2
+
+    def tokens(self, values: Shaped[Tensor, "b f *view"], lengths: Tensor | None = None) -> Tokens:
         """Cut clips, with values of 0 to 255, into cubes: by time, then row by row.
 
         Raises:
             ValueError: the clip has other channels, or frames and sides that are no multiples of those of a cube.
         """
+        if values.ndim != 5:
+            raise ValueError(f"clips have 5 axes, got {tuple(values.shape)}: several views of a film are for FineTuning alone.")
         count, frames, channels, height, width = values.shape
         time, side = self.tubelet_size, self.patch_size
         if channels != self.channels or frames % time or height % side or width % side:

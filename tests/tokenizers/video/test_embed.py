@@ -91,3 +91,13 @@ def test_clips_that_cannot_be_cut_are_refused(shape, options):
 def test_sizes_below_one_are_refused():
     with pytest.raises(ValueError, match="at least 1, got 0 and 4"):
         make_embed(tubelet_size=0)
+
+
+def test_a_cube_says_how_many_values_it_has():
+    embed = make_embed()
+    assert embed.input_size == embed.tokens(torch.zeros(1, 4, 3, 8, 12, dtype=torch.uint8)).inputs.shape[1] == 96
+
+
+def test_several_views_are_refused():
+    with pytest.raises(ValueError, match=r"clips have 5 axes, got \(2, 5, 4, 3, 8, 12\): several views"):
+        make_embed().tokens(torch.zeros(2, 5, 4, 3, 8, 12, dtype=torch.uint8))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from multimodal.tokenizers.video import VideoTransform
+from multimodal.tokenizers.video import CornerCrop, VideoTransform
 from multimodal.tokenizers.video import transform as transform_module
 from multimodal.tokenizers.video.decode import Film, FilmHeader
 from tests.tokenizers.zoo import film
@@ -57,6 +57,49 @@ def test_a_short_film_is_spread_over_the_clip():
     assert values[:, 0, 0, 0].tolist() == [0, 2, 5, 8]
 
 
+def test_clips_may_be_told_by_their_rate():
+    transform = VideoTransform(size=40, num_frames=4, frames_per_second=2.0)
+    assert transform.seconds == 2.0
+    assert transform(CountingFilm(10.0), draw(), train=False).values[:, 0, 0, 0].tolist() == [40, 45, 50, 55]
+    assert VideoTransform(num_frames=16, frames_per_second=7.5).seconds == pytest.approx(16 / 7.5)
+
+
+def test_views_go_from_start_to_end_and_from_side_to_side():
+    transform, generator = VideoTransform(size=40, num_frames=4, seconds=2.0, num_clips=5, num_crops=3), draw()
+    state = generator.get_state()
+    values = transform(CountingFilm(10.0), generator, train=False).values
+    assert transform.num_views == 15 and values.shape == (15, 4, 3, 40, 40)
+    views = values.view(5, 3, 4, 3, 40, 40)
+    assert views[:, 0, 0, 0, 0, 0].tolist() == [0, 20, 40, 60, 80]
+    assert (views[:, :, :, 0] == views[:, :1, :, 0]).all()  # the crops of a clip are of the same times
+    assert views[0, :, 0, 1, 0, 0].tolist() == [0, 10, 20] and views[0, :, 0, 1, 0, -1].tolist() == [39, 49, 59]
+    assert torch.equal(generator.get_state(), state)
+    middle = VideoTransform(size=40, num_frames=4, seconds=2.0)(CountingFilm(10.0), generator, train=False).values
+    assert torch.equal(views[2, 1], middle)
+    assert transform(CountingFilm(10.0), generator, train=True).values.shape == (4, 3, 40, 40)
+
+
+def test_views_of_upright_films_go_from_top_to_bottom():
+    values = VideoTransform(size=40, num_frames=2, num_crops=3)(CountingFilm(10.0, 60, 40), draw(), train=False).values
+    assert values[:, 0, 2, 0, 0].tolist() == [0, 10, 20]
+
+
+def test_grey_clips_have_one_channel():
+    colour, grey = (VideoTransform(size=40, num_frames=2, channels=count) for count in (3, 1))
+    clip = colour(CountingFilm(3.0), draw(), train=False).values.double()
+    made = grey(CountingFilm(3.0), draw(), train=False).values
+    assert made.shape == (2, 1, 40, 40) and made.dtype == torch.uint8
+    bright = 0.299 * clip[:, 0] + 0.587 * clip[:, 1] + 0.114 * clip[:, 2]
+    assert (made[:, 0] - bright).abs().max() <= 0.5001
+
+
+def test_a_crop_is_the_same_in_all_pictures():
+    transform, generator = VideoTransform(size=20, num_frames=4, crop=CornerCrop((0.5,)), flip=0.0), draw()
+    clips = torch.stack([transform(CountingFilm(5.0), generator, train=True).values for _ in range(60)])
+    assert (clips[:, :, 1:] == clips[:, :1, 1:]).all()
+    assert clips[:, 0, 1, 0, 0].unique().tolist() == [0, 10, 20, 30, 40] and clips[:, 0, 2, 0, 0].unique().tolist() == [0, 5, 10, 15, 20]
+
+
 def test_large_pictures_are_held_a_few_at_a_time(monkeypatch):
     transform, small, large = VideoTransform(size=8, num_frames=6), CountingFilm(3.0), CountingFilm(3.0)
     expected = transform(small, draw(), train=True).values
@@ -84,6 +127,10 @@ def test_short_films_are_refused():
         ({"size": 0}, "size"),
         ({"num_frames": 0}, "num_frames"),
         ({"seconds": 0.0}, "seconds"),
+        ({"frames_per_second": -1.0}, "frames_per_second must be above 0, got -1.0"),
+        ({"seconds": 2.0, "frames_per_second": 8.0}, "say the same, set one of them; got 2.0 and 8.0"),
+        ({"num_clips": 0}, "num_clips"),
+        ({"channels": 2}, r"channels must be 1 \(grey\) or 3"),
         ({"flip": 2.0}, "flip"),
         ({"min_seconds": -1.0}, "min_s"),
     ],

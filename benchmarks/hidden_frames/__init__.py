@@ -1,0 +1,1 @@
+"""A hidden picture of real films, predicted from those before and after it."""

@@ -1,0 +1,1 @@
+"""Films of real digits that drift over clutter: which digit, and where to."""
