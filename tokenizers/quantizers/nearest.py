@@ -57,7 +57,7 @@ def nearest_code(vectors: Float[Tensor, "n d"], codes: Float[Tensor, "k d"]) -> 
         return torch.empty(0, dtype=torch.long, device=vectors.device)
     with torch.autocast(vectors.device.type, enabled=False):
         row, code = _candidates(_coarse(vectors.float(), codes.float()), len(codes))
-        ids = _best_pairs(vectors, codes, row, code)
+        ids = best_pairs(vectors, codes, row, code)
         undecided = ids == len(codes)
         if bool(undecided.any()):
             ids[undecided] = _compare_all(vectors[undecided], codes)
@@ -133,7 +133,7 @@ def _few(pairs: Int[Tensor, "p 2"], count: int) -> Int[Tensor, "q 2"]:
     return pairs[(number <= MOST_CANDIDATES)[pairs[:, 0]]] if int(number.max()) > MOST_CANDIDATES else pairs
 
 
-def _best_pairs(vectors: Tensor, codes: Tensor, row: Int[Tensor, " p"], code: Int[Tensor, " p"]) -> Int[Tensor, " b"]:
+def best_pairs(vectors: Tensor, codes: Tensor, row: Int[Tensor, " p"], code: Int[Tensor, " p"]) -> Int[Tensor, " b"]:
     """Return the nearest of the candidates of each vector; the number of codes for a vector without any."""
     parts = zip(row.split(PAIRS), code.split(PAIRS), strict=True)
     distance = torch.cat([(vectors[i].double() - codes[j].double()).square_().sum(1) for i, j in parts])
