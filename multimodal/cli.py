@@ -21,6 +21,12 @@ data:
   shards verify     check shards against their index
   shards stats      measure what is in shards: sizes, lengths, mean and spread
 
+films:
+  clips features    cut films into clips and store a feature of each
+  clips cluster     fit a tree of clusters to features of clips (hierarchical k-means)
+  clips encode      give clips the ids of their clusters
+  clips show        write a page with pictures of clusters of clips
+
 training (options: multimodal fit --help; settings of a class: multimodal fit --model.help CLASS):
   fit               train a tokenizer, pretrain an encoder, or fine-tune one
   validate          score a checkpoint on the validation split
@@ -55,6 +61,12 @@ def _lightning(arguments: list[str]) -> int:
 
 def _shards(arguments: list[str]) -> int:
     from multimodal.datamodules.commands import main
+
+    return main(arguments[1:])
+
+
+def _clips(arguments: list[str]) -> int:
+    from multimodal.clips.commands import main
 
     return main(arguments[1:])
 
@@ -104,6 +116,7 @@ def _sizes(arguments: list[str]) -> int:
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     **dict.fromkeys(("fit", "validate", "test", "predict"), _lightning),
     "shards": _shards,
+    "clips": _clips,
     "tokenizers": _tokenizers,
     "import": _import,
     "export": _export,
