@@ -33,6 +33,7 @@ training (options: multimodal fit --help; settings of a class: multimodal fit --
   test              score a checkpoint on the test split
   predict           write features (or ids, or probabilities of classes) of the test split as .npy
 
+  tokenizers train    a vocabulary of your own texts (WordPiece, BPE, unigram)
   tokenizers iterate  a tokenizer and an encoder in turns, each from the other (BEATs)
 
 models:
