@@ -6,7 +6,7 @@ from types import ModuleType
 import pytest
 from beartype import BeartypeConf, beartype
 from beartype.roar import BeartypeDecorHintPep673Exception
-from jaxtyping import install_import_hook
+from jaxtyping import config, install_import_hook
 
 check = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int is welcome where a float is
 
@@ -22,6 +22,14 @@ checker = ModuleType("shape_checker")
 checker.check = check_if_possible
 sys.modules["shape_checker"] = checker
 install_import_hook("multimodal", "shape_checker.check")
+
+
+@pytest.fixture
+def unchecked():
+    """As in use, where calls are not checked for their types."""
+    config.update("jaxtyping_disable", True)
+    yield
+    config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="session")

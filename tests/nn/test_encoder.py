@@ -4,7 +4,6 @@ from functools import partial
 
 import pytest
 import torch
-from jaxtyping import config
 from torch import nn
 
 from multimodal.nn import Alibi, Attention, BucketedBias, Encoder, LayerNorm, PostNormBlock, RotaryPosition, SinCosPosition, layer_of
@@ -12,14 +11,6 @@ from tests.nn.naive import gelu, layer_norm, linear, self_attention, weights_und
 from tests.nn.option_sets import OPTION_SETS, SIZES, make
 
 SMALL = {"dim": 8, "depth": 2, "num_heads": 2}
-
-
-@pytest.fixture
-def unchecked():
-    """As in use, where calls are not checked for their types."""
-    config.update("jaxtyping_disable", True)
-    yield
-    config.update("jaxtyping_disable", False)
 
 
 def rotated(x, places, period):

@@ -5,7 +5,6 @@ from functools import partial
 
 import pytest
 import torch
-from jaxtyping import config
 from torch import nn
 
 from multimodal.nn import Decoder, DeepNormBlock, Encoder, LayerNorm, PostNormBlock, PredictionHead, RegressionHead, initialize_linear
@@ -16,14 +15,6 @@ DIM, DEPTH = 128, 3
 CLIPPED = 0.02 * math.sqrt(1 - 2 * math.exp(-0.5) / math.sqrt(2 * math.pi) / math.erf(math.sqrt(0.5)))
 """Deviation of a normal distribution of deviation 0.02 that is cut at one deviation."""
 BEYOND_ONE = 1 - math.erf(math.sqrt(0.5))
-
-
-@pytest.fixture
-def unchecked():
-    """As in use, where calls are not checked for their types."""
-    config.update("jaxtyping_disable", True)
-    yield
-    config.update("jaxtyping_disable", False)
 
 
 def make(**settings) -> Encoder:

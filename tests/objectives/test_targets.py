@@ -180,7 +180,6 @@ def test_parts_that_do_not_fit_are_refused(modality, message):
     "settings, message",
     [
         ({"channels": 0}, "channels must be at least 1, got 0"),
-        ({"eps_to": "mean"}, "eps_to must be one of variance, deviation, got 'mean'"),
         ({"scale": 0.0}, "scale and std must be positive"),
         ({"std": (0.0,)}, "scale and std must be positive"),
         ({"mean": (0.5, 0.5)}, "mean as long as std"),
@@ -189,6 +188,11 @@ def test_parts_that_do_not_fit_are_refused(modality, message):
 def test_settings_of_values_are_checked(settings, message):
     with pytest.raises(ValueError, match=message):
         TokenValues(**settings)
+
+
+def test_an_eps_that_is_added_to_nothing_is_refused(unchecked):
+    with pytest.raises(ValueError, match="eps_to must be one of variance, deviation, got 'mean'"):
+        TokenValues(eps_to="mean")
 
 
 def test_heads_of_another_kind_are_refused():

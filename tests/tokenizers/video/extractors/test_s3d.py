@@ -46,7 +46,7 @@ def test_features_are_those_of_torchvision(published, clips, tmp_path, name):
 def test_a_clip_does_not_depend_on_the_clips_beside_it(clips):
     extractor = S3DExtractor(untrained=True).train()
     both = extractor(clips)
-    torch.testing.assert_close(extractor(clips[:1])[0], both[0])
+    torch.testing.assert_close(extractor(clips[:1])[0], both[0], rtol=1e-5, atol=1e-5)
     assert 1e-2 < both.std() < 1e2 and not extractor.training
 
 
