@@ -26,6 +26,10 @@ films:
   clips cluster     fit a tree of clusters to features of clips (hierarchical k-means)
   clips encode      give clips the ids of their clusters
   clips show        write a page with pictures of clusters of clips
+  clips classify    rank words by how well they fit the gaps of a sentence about a film (VideoBERT)
+  clips retrieve    find films by their words, and words by their film
+  clips continue    tell the likeliest next clips of films, with pictures
+  clips caption-features  write a vector of each film for a captioner
 
 training (options: multimodal fit --help; settings of a class: multimodal fit --model.help CLASS):
   fit               train a tokenizer, pretrain an encoder, or fine-tune one

@@ -9,7 +9,7 @@ import csv
 import subprocess
 import sys
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from benchmarks.demo.digits import Counts, made_once
 from benchmarks.moving_digits.films import DIRECTIONS, TRAIN_PER_DIGIT, Look, Move, digit_images, make_frames, write_film
-from benchmarks.narrated_digits.sentences import DIGITS, WAYS, sentence, subrip
+from benchmarks.narrated_digits.sentences import DIGITS, WAYS, plain_sentence, sentence, subrip
 
 LOOK = Look(speed=0.75, pieces=3)
 FRAMES_PER_SECOND, CLIP_FRAMES, CLIPS_OF_A_MOVE, MOVES = 8, 8, 2, 6
@@ -72,12 +72,17 @@ def digits_of(kind: str, split: str) -> Digits:
         kind: "shots" or "films".
         split: "train", "val" or "test"; the films of val show digits of those for training.
     """
+    images, digits = _all_digits("test" if split == "test" else "train")
     if split == "test":
-        return digit_images("test")
-    images, digits = digit_images("train")
+        return images, digits
     of_shots = np.arange(len(digits)) % TRAIN_PER_DIGIT < DIGITS_OF_SHOTS
     chosen = of_shots if kind == "shots" else ~of_shots
     return images[chosen], digits[chosen]
+
+
+@lru_cache(maxsize=2)
+def _all_digits(split: str) -> Digits:
+    return digit_images(split)
 
 
 def write_shots(counts: dict[str, int], folder: Path) -> Counts:
@@ -86,7 +91,10 @@ def write_shots(counts: dict[str, int], folder: Path) -> Counts:
 
 
 def write_films(counts: dict[str, int], folder: Path) -> Counts:
-    """Write films of ``MOVES`` moves, captions, a table of both, one of all moves, and the sentences of the training films."""
+    """Write films of ``MOVES`` moves, captions, a table of both, one of all moves, and the sentences of the training films.
+
+    What is said in the films for testing is in one wording, so that sentences of one meaning are equal.
+    """
     told: list[Told] = []
     found = _write(counts, folder, 1, partial(_write_film, folder, told))
     _write_table(folder / TRUTH, Told._fields, told)
@@ -124,7 +132,8 @@ def _write_shot(folder: Path, path: str, random: np.random.Generator, digits: Di
 def _write_film(folder: Path, told: list[Told], path: str, random: np.random.Generator, digits: Digits) -> dict[str, str]:
     shots = [_shot(digits, random, CLIP_FRAMES * CLIPS_OF_A_MOVE) for _ in range(MOVES)]
     write_film(np.concatenate([frames for frames, _, _ in shots]), folder / f"{path}.mp4", FRAMES_PER_SECOND)
-    own = [Told(path, number, digit, way, sentence(digit, way, random)) for number, (_, digit, way) in enumerate(shots)]
+    say = plain_sentence if path.startswith("test/") else partial(sentence, random=random)
+    own = [Told(path, number, digit, way, say(digit, way)) for number, (_, digit, way) in enumerate(shots)]
     (folder / f"{path}.srt").write_text(subrip([move.said for move in own], MOVE_SECONDS))
     told += own
     return {"film": f"{path}.mp4", "srt": f"{path}.srt"}

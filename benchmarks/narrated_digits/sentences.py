@@ -34,6 +34,11 @@ def sentence(digit: int, way: int, random: np.random.Generator) -> str:
     return WORDINGS[random.integers(len(WORDINGS))].format(digit=DIGITS[digit], way=WAYS[way])
 
 
+def plain_sentence(digit: int, way: int) -> str:
+    """Return the first of ``WORDINGS``, as in "a seven goes north."."""
+    return WORDINGS[0].format(digit=DIGITS[digit], way=WAYS[way])
+
+
 def subrip(sentences: Sequence[str], seconds: float) -> str:
     """Return captions in SubRip's format.
 

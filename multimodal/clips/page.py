@@ -63,13 +63,17 @@ def _cluster(cluster: int, use: ClusterUse, pictures: Mapping[tuple[str, int, fl
 
 
 def _figure(example: Example, pictures: Mapping[tuple[str, int, float], Tensor]) -> str:
-    picture = pictures[example.shard, example.position, example.middle_s]
-    buffer = io.BytesIO()
-    Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy()).save(buffer, "JPEG", quality=JPEG_QUALITY)
-    source = f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    source = picture_source(pictures[example.shard, example.position, example.middle_s])
     when = f"{example.start_s:.1f} to {example.end_s:.1f} s"
     said = f"{escape(example.key)}<br>{when}, distance {math.sqrt(example.distance):.3g}"
     return f'<figure><img alt="{escape(example.key)}, {when}" src="{source}"><figcaption>{said}</figcaption></figure>'
+
+
+def picture_source(picture: Tensor) -> str:
+    """Return a picture, ``(3, height, width)`` uint8, as the ``src`` of an image that the page holds itself."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy()).save(buffer, "JPEG", quality=JPEG_QUALITY)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def size_bins(counts: Tensor) -> list[tuple[str, int]]:

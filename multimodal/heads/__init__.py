@@ -1,6 +1,7 @@
 """Downstream heads."""
 
 from multimodal.heads.attentive import AttentiveHead
+from multimodal.heads.captioner import CaptionDecoder
 from multimodal.heads.classification import ClassificationHead
 from multimodal.heads.ctc import CtcHead
 from multimodal.heads.distilled import DistilledHead
@@ -16,6 +17,7 @@ from multimodal.heads.upernet import UPerNetHead
 __all__ = [
     "POOLS",
     "AttentiveHead",
+    "CaptionDecoder",
     "ClassificationHead",
     "CtcHead",
     "DenseLogits",

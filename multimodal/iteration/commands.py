@@ -55,9 +55,9 @@ def main(arguments: list[str]) -> int:
     own.add_argument("--rounds", type=int, default=3, metavar="N", help="how many, those that are done counted (default: %(default)s)")
     own.add_argument("--run", type=Path, metavar="DIR", help="folder for all rounds (default: that of the config)")
     own.add_argument("--workers", type=int, metavar="N", help="processes that store ids (default: that of `shards tokenize`)")
-    own.set_defaults(run=_iterate)
+    own.set_defaults(work=_iterate)
     options = parser.parse_args(arguments)
-    return int(options.run(options))
+    return int(options.work(options))
 
 
 def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -72,7 +72,7 @@ def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         allow_abbrev=False,
     )
     command.add_options(own)
-    own.set_defaults(run=lambda options: _train(command.run, options))
+    own.set_defaults(work=lambda options: _train(command.run, options))
 
 
 def _train(run: Callable[[argparse.Namespace], int], options: argparse.Namespace) -> int:

@@ -1,5 +1,6 @@
 """Lightning modules, optimisation, scores and probes."""
 
+from multimodal.training.captioning import Captioning
 from multimodal.training.encoder_training import EncoderTraining
 from multimodal.training.fine_tuning import FineTuning
 from multimodal.training.fused_adamw import FusedAdamW
@@ -18,6 +19,7 @@ from multimodal.training.transcription import Transcription
 from multimodal.training.word_labelling import WordLabelling
 
 __all__ = [
+    "Captioning",
     "EncoderTraining",
     "FineTuning",
     "FusedAdamW",

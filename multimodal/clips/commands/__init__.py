@@ -9,9 +9,9 @@ import argparse
 import sys
 from typing import NoReturn
 
-from multimodal.clips.commands import cluster, encode, features, show
+from multimodal.clips.commands import caption_features, classify, cluster, continue_, encode, features, retrieve, show
 
-COMMANDS = (features, cluster, encode, show)
+COMMANDS = (features, cluster, encode, show, classify, retrieve, caption_features, continue_)
 STEPS = """\
 From films to words of films (VideoBERT):
   multimodal clips features data/films --config configs/clips/s3d.yaml --to data/films-features
@@ -35,7 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
     lines_as_they_are = argparse.RawDescriptionHelpFormatter
     description = "Cut films into clips, make features of them, and number the clusters of these."
     parser = _Parser(prog="multimodal clips", description=description, epilog=STEPS, formatter_class=lines_as_they_are)
-    names = [command.__name__.rpartition(".")[-1] for command in COMMANDS]
+    names = [command.__name__.rpartition(".")[-1].rstrip("_").replace("_", "-") for command in COMMANDS]
     commands = parser.add_subparsers(dest="command", required=True, metavar=f"{{{','.join(names)}}}")
     for name, command in zip(names, COMMANDS, strict=True):
         own = commands.add_parser(
