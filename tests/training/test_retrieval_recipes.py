@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
+from benchmarks.moving_digits.films import write_film
 from multimodal.cli import main
 from multimodal.heads import LateInteraction, PooledEmbedding
 from multimodal.lightning_cli import _command
@@ -84,3 +85,18 @@ def test_pictures_and_captions_have_heads_of_their_own(tmp_path):
     model = _command(["--config", recipe, "--trainer.accelerator=cpu", f"--run={tmp_path}"], run=False).model
     assert model.names == ("image", "text") and model.heads["image"] is not model.heads["text"]
     assert sum(parameter.numel() for parameter in model.encoder.parameters()) == 793_344
+
+
+def test_films_are_learned_with_what_is_said_of_them(tmp_path):
+    random, files = np.random.default_rng(0), tmp_path / "files"
+    for split, count in (("train", 6), ("val", 3)):
+        (files / split).mkdir(parents=True)
+        for number in range(count):
+            write_film(random.integers(0, 255, (8, 32, 32), np.uint8), files / split / f"{number}.mp4")
+            (files / split / f"{number}.txt").write_text(WORDS[number][0])
+    assert main(["shards", "write", str(files), "--to", str(tmp_path / "shards"), "--split", "folders", "--workers", "0"]) == 0
+    given = ["--config", str(CONFIGS / "video_text_retrieval.yaml"), f"--data.init_args.shards={tmp_path / 'shards'}"]
+    small = ["--data.init_args.num_workers=0", "--trainer.check_val_every_n_epoch=1", "--trainer.accelerator=cpu"]
+    assert main(["fit", *given, *small, "--trainer.max_epochs=1", f"--run={tmp_path / 'run'}"]) == 0
+    metrics = next((tmp_path / "run/metrics").rglob("metrics.csv")).read_text()
+    assert "val/recall_1/video_to_text" in metrics and "val/recall_1/text_to_video" in metrics
