@@ -10,7 +10,7 @@ from jsonargparse import ArgumentParser
 from torch import nn
 
 from multimodal.heads import ClassificationHead
-from multimodal.nn import Attention, Encoder, LayerNorm, Mlp, PredictionHead, RmsNorm, SwiGlu
+from multimodal.nn import Attention, Encoder, LayerNorm, Mlp, PredictionHead, RmsNorm, RotaryPosition, SwiGlu
 from multimodal.recorded import Recorded, build, settings_of
 
 CONFIGS = Path(__file__).parent.parent / "configs" / "encoder"
@@ -56,7 +56,9 @@ def test_an_encoder_of_a_config_can_be_built_again_from_its_settings(config):
     again.load_state_dict(encoder.state_dict())
     assert repr(again) == repr(encoder) and settings_of(again) == saved
     tokens, sequence = torch.randn(6, encoder.dim), torch.tensor([0, 1, 1, 0, 1, 1])
-    given = tokens, sequence, torch.tensor([[0, 0], [0, 1], [2, 3], [1, 1], [0, 2], [1, 3]]), torch.tensor([0, 1, 0, 0, 1, 0])
+    axes = next((part.axes for part in encoder.modules() if isinstance(part, RotaryPosition)), 2)
+    coordinates = torch.tensor([[0, 0], [0, 1], [2, 3], [1, 1], [0, 2], [1, 3]])[:, :axes]
+    given = tokens, sequence, coordinates, torch.tensor([0, 1, 0, 0, 1, 0])
     assert torch.equal(again.eval()(*given).tokens, encoder.eval()(*given).tokens)
 
 
@@ -80,6 +82,7 @@ def test_settings_are_those_given_and_the_defaults():
             "hidden_bias": True,
             "act": "gelu",
             "first_weights": "normal",
+            "width": None,
         },
     }
     again = build(settings, 16)

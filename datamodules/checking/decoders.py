@@ -70,10 +70,10 @@ def _transforms(module: str) -> Iterator[type[Transform]]:
 
 
 def _add(decoders: Decoders, cls: type[Transform]) -> None:
-    names = [name for name in cls.extensions if name not in decoders.transforms]
     try:
         transform = cls()
     except (ValueError, TypeError, ImportError) as error:  # an optional package is missing, or a setting has no default
-        decoders.reasons.update((name, f"{cls.__name__} cannot be built: {error}") for name in names)
+        names = cls.extensions if isinstance(cls.extensions, tuple) else ()  # some depend on the settings
+        decoders.reasons.update((name, f"{cls.__name__} cannot be built: {error}") for name in names if name not in decoders.transforms)
     else:
-        decoders.transforms.update((name, transform) for name in names)
+        decoders.transforms.update((name, transform) for name in transform.extensions if name not in decoders.transforms)
