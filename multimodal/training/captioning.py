@@ -6,9 +6,7 @@ Letters in shapes: b samples with something to see, m tokens of the longest.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
-from functools import cached_property
-from typing import Any, Literal, NamedTuple, cast
+from typing import Literal, NamedTuple, cast
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
@@ -24,13 +22,11 @@ from multimodal.heads.captioner import CaptionDecoder
 from multimodal.modality import Input
 from multimodal.nn import Encoder
 from multimodal.objectives import Term
-from multimodal.protocols import Tokenizer, Transform
+from multimodal.protocols import Transform
 from multimodal.training.caption_scores import CaptionScores
-from multimodal.training.dry_run import check_input
 from multimodal.training.encoder_training import default_optimizer
-from multimodal.training.freezing import freeze
-from multimodal.training.one_modality import OneModalityTraining
 from multimodal.training.optimization import WarmupCosine
+from multimodal.training.writing import WritingTraining, ids_of
 
 CAPTION = "caption"
 """The name of the captions in a batch; ``predict`` writes ``captions``."""
@@ -52,7 +48,7 @@ class Memory(NamedTuple):
     sample: Tensor
 
 
-class Captioning(OneModalityTraining):
+class Captioning(WritingTraining):
     """Train a decoder, and the encoder or not, to write a caption about an item.
 
     Each id is predicted from the true ones before it. The loss of an optimizer step is the mean over all ids of its captions, the one that
@@ -81,6 +77,8 @@ class Captioning(OneModalityTraining):
             can write, or none in an epoch.
     """
 
+    kind = CAPTION
+
     def __init__(
         self,
         encoder: Encoder,
@@ -96,59 +94,17 @@ class Captioning(OneModalityTraining):
         layer_decay: float | None = None,
         compile_encoder: bool = False,
     ) -> None:
-        super().__init__(encoder, modalities, optimizer, schedule, layer_decay, compile_encoder)
+        super().__init__(encoder, modalities, caption, optimizer, schedule, layer_decay, compile_encoder)
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing must be in [0, 1), got {label_smoothing}.")
         if beam_size < 1 or not 0 <= length_penalty <= 2:
             raise ValueError(f"beam_size must be at least 1 and length_penalty in [0, 2], got {beam_size} and {length_penalty}.")
-        self.caption, self.label_smoothing, self.beam_size, self.length_penalty = caption, label_smoothing, beam_size, length_penalty
-        self._check_parts()
+        self.label_smoothing, self.beam_size, self.length_penalty = label_smoothing, beam_size, length_penalty
         num_ids = self.tokenizer.vocab_sizes[0]
         self.decoder = decoder if isinstance(decoder, CaptionDecoder) else (decoder or CaptionDecoder)(encoder.dim, num_ids)
         if self.decoder.num_ids != num_ids:
             raise ValueError(f"the decoder's num_ids is {self.decoder.num_ids}, the tokenizer of the captions has {num_ids} ids.")
-        self._frozen = freeze(self, freeze_layers)
-        self.scores = nn.ModuleDict({f"{stage}_scores": CaptionScores() for stage in ("train", "val", "test")})
-        self._captions = 0  # of this epoch
-        self.train()  # which Lightning does not call before the first step
-
-    def _check_parts(self) -> None:
-        """Look at the captions' tokenizer, and try the embedding on the transform's example."""
-        if self.name == CAPTION:
-            raise ValueError(f"modalities must be one, {self._demand()}; got {self.name}.")
-        tokenizer = getattr(self.caption, "tokenizer", None)
-        if not isinstance(tokenizer, Tokenizer) or len(tokenizer.vocab_sizes) != 1 or not callable(getattr(tokenizer, "decode", None)):
-            raise ValueError(
-                f"caption, a {type(self.caption).__name__}, has no tokenizer of one id each that decodes: use a transform that has, "
-                "such as multimodal.tokenizers.text.TextTransform."
-            )
-        check_input(self.name, self.modality, self.encoder.dim)
-
-    def _demand(self) -> str:
-        return f"of another name than {CAPTION!r}"
-
-    @property
-    def tokenizer(self) -> Any:
-        """What makes ids of captions, and texts of ids."""
-        return cast(Any, self.caption).tokenizer
-
-    @property
-    def transforms(self) -> dict[str, Transform]:
-        """Those of the modality and of the captions, for the data module."""
-        return {**super().transforms, CAPTION: self.caption}
-
-    @cached_property
-    def fingerprints(self) -> dict[str, str]:
-        """The fingerprint of the captions' tokenizer."""
-        return {CAPTION: self.tokenizer.fingerprint()}
-
-    def prepared(self, batch: Batch, train: bool) -> Batch:
-        """Return a batch with prepared items of the modality; captions stay as they are."""
-        seen = super().prepared(self._without_captions(batch), train)
-        return replace(batch, items={**batch.items, **seen.items})
-
-    def _without_captions(self, batch: Batch) -> Batch:
-        return replace(batch, items={name: items for name, items in batch.items.items() if name != CAPTION})
+        self._complete(freeze_layers, CaptionScores)
 
     def forward(self, batch: Batch) -> Memory:
         """Return what the decoder reads: all tokens of the encoder's output, sample by sample; the batch has an item to see."""
@@ -174,7 +130,7 @@ class Captioning(OneModalityTraining):
         loss, plain, count = self._loss(chosen, ids, batch.keys)
         scores = cast(CaptionScores, self._metric(stage))
         if stage == "train":
-            self._captions += len(ids)
+            self._learned += len(ids)
             scores.update(plain, count)
         else:
             scores.update(plain, count, self._texts(chosen), [self.tokenizer.decode(own) for own in ids])
@@ -186,8 +142,7 @@ class Captioning(OneModalityTraining):
         items = batch.items.get(CAPTION)
         if items is None:
             return {}
-        ids = items.values if items.lengths is None else items.values.split(items.lengths.tolist())
-        marked = [(own, self.tokenizer.marks(own)) for own in ids]
+        marked = [(own, self.tokenizer.marks(own)) for own in ids_of(items)]
         return {int(number): own if marks is None else own[~marks] for number, (own, marks) in zip(items.sample, marked, strict=True)}
 
     def _loss(self, memory: Memory, captions: list[Tensor], keys: tuple[str, ...]) -> tuple[Tensor, Tensor, Tensor]:
@@ -215,24 +170,6 @@ class Captioning(OneModalityTraining):
 
     def _unused(self, batch: Batch) -> Iterable[nn.Module]:
         return [self.modalities, self.decoder]  # of the embedding in use, the vector of the mask; no caption: the decoder
-
-    def _absent_parameters(self, batch: Batch) -> Tensor:
-        return super()._absent_parameters(self._without_captions(batch))
-
-    def _evaluate(self, batch: Batch, stage: str) -> None:
-        super()._evaluate(self._without_captions(batch) if self.name not in batch.items else batch, stage)
-
-    def on_train_epoch_end(self) -> None:
-        """Refuse to go on without captions.
-
-        Raises:
-            ValueError: no sample of the epoch had one.
-        """
-        count = self.trainer.strategy.reduce(torch.tensor(float(self._captions), device=self.device), reduce_op="sum")
-        self._captions = 0
-        if not count:
-            fields = ", ".join(self.caption.extensions)
-            raise ValueError(f"no sample of the epoch has a caption: do the shards of the training split hold a field {fields}?")
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, tuple[list[str], list[str]]]:
         """Return the keys and the captions of the samples with something to see."""

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Self, cast
+from typing import Literal, Self, cast
 
 from lightning.pytorch.cli import OptimizerCallable
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics import Metric
 
 from multimodal.modality import Input, Modality
 from multimodal.nn import Encoder
 from multimodal.training.encoder_training import EncoderTraining
+from multimodal.training.freezing import freeze
 
 
 class OneModalityTraining(EncoderTraining):
@@ -42,6 +44,12 @@ class OneModalityTraining(EncoderTraining):
         super().__init__(encoder, modalities, optimizer, schedule, layer_decay, compile_encoder)
         self._frozen: list[nn.Module] = []
         self._check_modality()
+
+    def _complete(self, freeze_layers: int | Literal["all"], make_scores: Callable[[], Metric]) -> None:
+        """Freeze layers and make the scores of each stage: the last thing that a constructor does, when all parts are there."""
+        self._frozen = freeze(self, freeze_layers)
+        self.scores = nn.ModuleDict({f"{stage}_scores": make_scores() for stage in ("train", "val", "test")})
+        self.train()  # which Lightning does not call before the first step
 
     def _check_modality(self) -> None:
         """Look at what was given as modalities."""

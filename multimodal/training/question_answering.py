@@ -26,7 +26,6 @@ from multimodal.objectives import Term
 from multimodal.training.answer_scores import AnswerScores
 from multimodal.training.dry_run import check_input
 from multimodal.training.encoder_training import default_optimizer
-from multimodal.training.freezing import freeze
 from multimodal.training.one_modality import OneModalityTraining
 from multimodal.training.optimization import WarmupCosine
 from multimodal.windowed import AnswerColumn, unpack, windows_of
@@ -113,10 +112,8 @@ class QuestionAnswering(OneModalityTraining):
         self.head = head if isinstance(head, TokenClassifier) else (head or partial(TokenClassifier, num_classes=2))(encoder.dim)
         if self.head.num_classes != 2:
             raise ValueError(f"the head's num_classes must be 2, the first token of an answer and the last, got {self.head.num_classes}.")
-        self._frozen = freeze(self, freeze_layers)
-        self.scores = nn.ModuleDict({f"{stage}_scores": AnswerScores() for stage in ("train", "val", "test")})
         self._answered = 0  # windows of this epoch of which it is known where the answer is
-        self.train()  # which Lightning does not call before the first step
+        self._complete(freeze_layers, AnswerScores)
 
     def _check_parts(self) -> None:
         """Look at the transform's example, and try the embedding on it."""

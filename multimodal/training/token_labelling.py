@@ -6,6 +6,7 @@ Letters in shapes: n tokens, r rows of all items, p places of all items, d width
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple, cast
 
@@ -25,7 +26,6 @@ from multimodal.modality import Input
 from multimodal.nn import Encoder
 from multimodal.objectives import Term
 from multimodal.training.encoder_training import default_optimizer
-from multimodal.training.freezing import freeze
 from multimodal.training.optimization import WarmupCosine
 from multimodal.training.place_labelling import NO_CLASS, PlaceLabelling
 from multimodal.training.scores import ClassScores
@@ -104,9 +104,7 @@ class TokenLabelling(PlaceLabelling):
         self.head = head if isinstance(head, TokenClassifier) else head(encoder.dim)
         if self.num_classes > MAX_CLASSES:
             raise ValueError(f"the head's num_classes must be at most {MAX_CLASSES}, got {self.num_classes}.")
-        self._frozen = freeze(self, freeze_layers)
-        self.scores = nn.ModuleDict({f"{stage}_scores": PlaceScores({self.name: self.num_classes}) for stage in ("train", "val", "test")})
-        self.train()  # which Lightning does not call before the first step
+        self._complete(freeze_layers, partial(PlaceScores, {self.name: self.num_classes}))
 
     def forward(self, items: Items) -> Rows:
         """Return what the head says of the rows of items.

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import replace
-from functools import cached_property
-from typing import Any, Literal, NamedTuple, cast
+from typing import Literal, NamedTuple, cast
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
@@ -19,19 +17,17 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from multimodal.batch import Batch, Items
+from multimodal.batch import Batch
 from multimodal.heads.ctc import CtcHead, time_steps
 from multimodal.heads.ctc_decoding import beam_search, greedy, padded_steps
 from multimodal.modality import Input
 from multimodal.nn import Encoder
 from multimodal.objectives import Term
-from multimodal.protocols import Tokenizer, Transform
-from multimodal.training.dry_run import check_input
+from multimodal.protocols import Transform
 from multimodal.training.encoder_training import default_optimizer
-from multimodal.training.freezing import freeze
-from multimodal.training.one_modality import OneModalityTraining
 from multimodal.training.optimization import WarmupCosine
 from multimodal.training.transcription_scores import TranscriptionScores
+from multimodal.training.writing import WritingTraining, ids_of
 
 TRANSCRIPT = "transcript"
 """The name of the transcripts in a batch, and of what ``predict`` writes."""
@@ -65,7 +61,7 @@ class Written(NamedTuple):
     fits: Tensor
 
 
-class Transcription(OneModalityTraining):
+class Transcription(WritingTraining):
     """Train an encoder, or only a head on it, to transcribe: CTC (https://www.cs.toronto.edu/~graves/icml_2006.pdf).
 
     Tokens at one place in time are averaged into one step. The loss of an optimizer step is the mean over all ids of its transcripts, over
@@ -99,6 +95,8 @@ class Transcription(OneModalityTraining):
         ValueError: a setting outside its range, or parts that do not fit each other; in training, no transcript in an epoch.
     """
 
+    kind = TRANSCRIPT
+
     def __init__(
         self,
         encoder: Encoder,
@@ -114,65 +112,24 @@ class Transcription(OneModalityTraining):
         layer_decay: float | None = None,
         compile_encoder: bool = False,
     ) -> None:
-        super().__init__(encoder, modalities, optimizer, schedule, layer_decay, compile_encoder)
+        super().__init__(encoder, modalities, transcript, optimizer, schedule, layer_decay, compile_encoder)
         if beam_size < 1:
             raise ValueError(f"beam_size must be at least 1, got {beam_size}.")
         if length_bonus and beam_size == 1:
             raise ValueError("length_bonus has no effect with beam_size 1: set one above it, or leave it out.")
         if time_axis < 0:
             raise ValueError(f"time_axis must be at least 0, got {time_axis}.")
-        self.transcript, self.beam_size, self.length_bonus, self.time_axis = transcript, beam_size, length_bonus, time_axis
-        self._check_parts()
+        self.beam_size, self.length_bonus, self.time_axis = beam_size, length_bonus, time_axis
         num_ids = self.tokenizer.vocab_sizes[0]
         self.head = head if isinstance(head, CtcHead) else (head or CtcHead)(encoder.dim, num_ids)
         if self.head.num_ids != num_ids:
             raise ValueError(f"the head's num_ids is {self.head.num_ids}, the tokenizer of the transcripts has {num_ids} ids.")
-        self._frozen = freeze(self, freeze_layers)
-        self.scores = nn.ModuleDict({f"{stage}_scores": TranscriptionScores() for stage in ("train", "val", "test")})
-        self._transcribed, self._warned = 0, False  # transcripts of this epoch; whether one that is too long was named
-        self.train()  # which Lightning does not call before the first step
-
-    def _check_parts(self) -> None:
-        """Look at the transcripts' tokenizer, and try the embedding on the transform's example."""
-        if self.name == TRANSCRIPT:
-            raise ValueError(f"modalities must be one, {self._demand()}; got {self.name}.")
-        tokenizer = getattr(self.transcript, "tokenizer", None)
-        if not isinstance(tokenizer, Tokenizer) or len(tokenizer.vocab_sizes) != 1 or not callable(getattr(tokenizer, "decode", None)):
-            raise ValueError(
-                f"transcript, a {type(self.transcript).__name__}, has no tokenizer of one id each that decodes: use a transform that has, "
-                "such as multimodal.tokenizers.text.TextTransform."
-            )
-        check_input(self.name, self.modality, self.encoder.dim)
-
-    def _demand(self) -> str:
-        return f"of another name than {TRANSCRIPT!r}"
-
-    @property
-    def tokenizer(self) -> Any:
-        """What makes ids of transcripts, and texts of ids."""
-        return cast(Any, self.transcript).tokenizer
-
-    @property
-    def transforms(self) -> dict[str, Transform]:
-        """Those of the modality and of the transcripts, for the data module."""
-        return {**super().transforms, TRANSCRIPT: self.transcript}
-
-    @cached_property
-    def fingerprints(self) -> dict[str, str]:
-        """The fingerprint of the transcripts' tokenizer."""
-        return {TRANSCRIPT: self.tokenizer.fingerprint()}
-
-    def prepared(self, batch: Batch, train: bool) -> Batch:
-        """Return a batch with prepared items of the modality; transcripts stay as they are."""
-        heard = super().prepared(self._without_transcripts(batch), train)
-        return replace(batch, items={**batch.items, **heard.items})
-
-    def _without_transcripts(self, batch: Batch) -> Batch:
-        return replace(batch, items={name: items for name, items in batch.items.items() if name != TRANSCRIPT})
+        self._warned = False  # whether a transcript that is too long was named
+        self._complete(freeze_layers, TranscriptionScores)
 
     def forward(self, batch: Batch) -> Heard:
         """Return the log-probabilities of the ids and the blank, which is the last, at each step of each sample."""
-        heard = self._without_transcripts(batch)
+        heard = self._without_texts(batch)
         if not heard.items:
             nothing = torch.zeros(batch.num_samples, 0, self.head.num_ids + 1, device=self.device)
             return Heard(nothing, torch.zeros(batch.num_samples, dtype=torch.int64, device=self.device))
@@ -193,7 +150,7 @@ class Transcription(OneModalityTraining):
         scores = cast(TranscriptionScores, self._metric(stage))
         scores.update(loss, count, len(written.ids), int((~written.fits).sum()))
         if stage == "train":
-            self._transcribed += len(written.ids)
+            self._learned += len(written.ids)
         else:
             guesses = self._texts(Heard(heard.log_probabilities[written.sample], heard.lengths[written.sample]))
             scores.update_texts(guesses, [self.tokenizer.decode(ids) for ids in written.ids])
@@ -203,7 +160,7 @@ class Transcription(OneModalityTraining):
     def _written(self, batch: Batch, steps: Tensor) -> Written:
         """Return the transcripts of samples with steps, and warn of the first that is too long."""
         items = batch.items.get(TRANSCRIPT)
-        ids, sample = ([], torch.zeros(0, dtype=torch.int64)) if items is None else (_ids_of(items), items.sample)
+        ids, sample = ([], torch.zeros(0, dtype=torch.int64)) if items is None else (ids_of(items), items.sample)
         pairs = [(own, number) for own, number in zip(ids, sample.tolist(), strict=True) if steps[number] > 0]
         ids, numbers = [own for own, _ in pairs], [number for _, number in pairs]
         lengths = torch.tensor([len(own) for own in ids], dtype=torch.int64, device=steps.device)
@@ -244,24 +201,6 @@ class Transcription(OneModalityTraining):
     def _unused(self, batch: Batch) -> Iterable[nn.Module]:
         return [self.modalities] if batch.items else [self.modalities, self.head]  # of the embedding in use, the vector of the mask
 
-    def _absent_parameters(self, batch: Batch) -> Tensor:
-        return super()._absent_parameters(self._without_transcripts(batch))
-
-    def _evaluate(self, batch: Batch, stage: str) -> None:
-        super()._evaluate(self._without_transcripts(batch) if self.name not in batch.items else batch, stage)
-
-    def on_train_epoch_end(self) -> None:
-        """Refuse to go on without transcripts.
-
-        Raises:
-            ValueError: no sample of the epoch had one.
-        """
-        count = self.trainer.strategy.reduce(torch.tensor(float(self._transcribed), device=self.device), reduce_op="sum")
-        self._transcribed = 0
-        if not count:
-            fields = ", ".join(self.transcript.extensions)
-            raise ValueError(f"no sample of the epoch has a transcript: do the shards of the training split hold a field {fields}?")
-
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, tuple[list[str], list[str]]]:
         """Return the keys and the transcripts of the samples with something to transcribe."""
         if self.name not in batch.items:
@@ -274,8 +213,3 @@ class Transcription(OneModalityTraining):
 
     def _shown(self, score: str) -> bool:
         return score in ("loss", "character_error_rate")
-
-
-def _ids_of(items: Items) -> list[Tensor]:
-    """Return the ids of each item."""
-    return list(items.values) if items.lengths is None else list(items.values.split(items.lengths.tolist()))

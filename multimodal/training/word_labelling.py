@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from itertools import groupby
 from typing import Any, Literal, cast
 
@@ -24,7 +25,6 @@ from multimodal.nn import Encoder
 from multimodal.objectives import Term
 from multimodal.training.encoder_training import default_optimizer
 from multimodal.training.entity_scores import NAME, WordScores
-from multimodal.training.freezing import freeze
 from multimodal.training.optimization import WarmupCosine
 from multimodal.training.place_labelling import NO_CLASS, PlaceLabelling
 from multimodal.windowed import TagColumn, unpack, windows_of
@@ -78,9 +78,7 @@ class WordLabelling(PlaceLabelling):
         self.head = head if isinstance(head, TokenClassifier) else head(encoder.dim)
         if self.num_classes != len(self.classes):
             raise ValueError(f"the head's num_classes is {self.num_classes}, the transform has {len(self.classes)} classes.")
-        self._frozen = freeze(self, freeze_layers)
-        self.scores = nn.ModuleDict({f"{stage}_scores": WordScores(self.classes) for stage in ("train", "val", "test")})
-        self.train()  # which Lightning does not call before the first step
+        self._complete(freeze_layers, partial(WordScores, self.classes))
 
     def _check_modality(self) -> None:
         super()._check_modality()
