@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
+from multimodal.command_group import OneLineParser, run_command
 from multimodal.datamodules.commands.outcome import print_outcome
 from multimodal.datamodules.commands.workers import add_run_options, num_workers
 
@@ -17,44 +16,23 @@ if TYPE_CHECKING:
     from multimodal.features.reader import FeatureSettings
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser whose complaint is one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message} (see {self.prog} --help)\n")
-
-
 def features_main(arguments: list[str]) -> int:
     """Run ``multimodal features`` and return its exit code."""
-    return _run(_features_parser(), arguments, _features)
+    return run_command(_features_parser(), arguments, _features)
 
 
 def probe_main(arguments: list[str]) -> int:
     """Run ``multimodal probe`` and return its exit code."""
-    return _run(_probe_parser(), arguments, _probe)
+    return run_command(_probe_parser(), arguments, _probe)
 
 
-def _run(parser: _Parser, arguments: list[str], work: Callable[[argparse.Namespace], None]) -> int:
-    try:
-        options = parser.parse_args(arguments)
-    except SystemExit as end:
-        return int(end.code or 0)
-    try:
-        work(options)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-def _features_parser() -> _Parser:
-    parser = _Parser(
+def _features_parser() -> OneLineParser:
+    parser = OneLineParser(
         "multimodal features",
         description="Read features of every sample of labelled or unlabelled shards from a model, nothing hidden, and write them as files.",
         epilog="--format npy: SPLIT.npy (rows in the order of the shards, to be mapped into memory), SPLIT.keys.txt, SPLIT.labels.npy and "
         "classes.txt. --format shards: shards of the same names, keys and order, with KEY.features.npy beside the metadata; after an "
         "interruption, run the same command again: finished shards are kept.",
-        allow_abbrev=False,
     )
     _add_model(parser)
     parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="folder to write into; made if it is not there")
@@ -75,14 +53,13 @@ def _features_parser() -> _Parser:
     return parser
 
 
-def _probe_parser() -> _Parser:
-    parser = _Parser(
+def _probe_parser() -> OneLineParser:
+    parser = OneLineParser(
         "multimodal probe",
         description="Tell how much of the label of shards can be read from the features of a model, without training it.",
         epilog="k-nearest neighbours and logistic regression on standardised features; k, the decay and the best layer are chosen by "
         "cross-validation within the labelled items, never on the test split. Draws of labelled items are the same for every model. "
         "Features of both splits are kept in memory, 4 bytes for each number, of all layers at once.",
-        allow_abbrev=False,
     )
     _add_model(parser)
     parser.add_argument("--layers", nargs="+", default=["out"], metavar="N", help="numbers from 0, out, or all (default: out)")
