@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import symusic
-
-from multimodal.tokenizers.midi.notes import TICKS_PER_BEAT, Column, read_notes
+from multimodal.tokenizers.midi.score import TICKS_PER_BEAT, Column, read_score
 
 
 def describe_notes(data: bytes, drop_drums: bool = True, max_notes: int = 1_000_000, max_bytes: int = 2**26) -> dict[str, float]:
@@ -19,17 +15,14 @@ def describe_notes(data: bytes, drop_drums: bool = True, max_notes: int = 1_000_
         max_bytes: of the file, at most.
 
     Raises:
-        ValueError: as ``read_notes``.
+        ValueError: as ``read_score``.
     """
-    notes = read_notes(data, drop_drums, max_notes, max_bytes)
-    score: Any = symusic.Score.from_midi(data)  # its stubs know no tracks
-    tracks = [track for track in score.tracks if len(track.notes) and not (drop_drums and track.is_drum)]
-    end = int((notes[:, Column.START] + notes[:, Column.DURATION]).max())
-    pitch = notes[:, Column.PITCH]
+    score = read_score(data, drop_drums, max_notes, max_bytes)
+    pitch, ends = score.column(Column.PITCH), score.column(Column.START) + score.column(Column.DURATION)
     return {
-        "notes": len(notes),
-        "tracks": len(tracks),
-        "beats": end / TICKS_PER_BEAT,
+        "notes": len(score),
+        "tracks": len(score.column(Column.TRACK).unique()),
+        "beats": int(ends.max()) / TICKS_PER_BEAT,
         "lowest pitch": int(pitch.min()),
         "highest pitch": int(pitch.max()),
     }

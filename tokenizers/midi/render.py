@@ -15,7 +15,7 @@ from torch import Tensor
 
 from multimodal.protocols import Renderer, Target, Tokenizer
 from multimodal.tokenizers.midi.compound import BAR, BAR_TICKS
-from multimodal.tokenizers.midi.notes import Column
+from multimodal.tokenizers.midi.score import Column
 
 WHITE, BAR_LINE, C_LINE = (255, 255, 255), (205, 205, 215), (236, 236, 242)
 NOTE, HIDDEN, OUTLINE, RIGHT, WRONG = (45, 62, 110), (222, 222, 222), (150, 150, 150), (34, 160, 70), (214, 48, 49)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
-from jaxtyping import Int
-from torch import Tensor
 
 from multimodal.batch import Item
 from multimodal.protocols import Moments, Transform
 from multimodal.tokenizers.midi.compound import CompoundTokenizer
 from multimodal.tokenizers.midi.describe import describe_notes
-from multimodal.tokenizers.midi.notes import TICKS_PER_BEAT, Column, read_notes
+from multimodal.tokenizers.midi.notes import score_of
+from multimodal.tokenizers.midi.score import TICKS_PER_BEAT, Column, Score, read_score
+from multimodal.tokenizers.midi.tokenizer import MidiTokenizer
 
 
 class MidiTransform(Transform):
@@ -35,7 +36,7 @@ class MidiTransform(Transform):
 
     def __init__(
         self,
-        tokenizer: CompoundTokenizer | None = None,
+        tokenizer: MidiTokenizer | None = None,
         max_notes: int = 256,
         min_notes: int = 8,
         transpose: int = 0,
@@ -51,16 +52,16 @@ class MidiTransform(Transform):
         self.max_notes, self.min_notes, self.transpose = max_notes, min_notes, transpose
         self.drop_drums, self.max_file_notes, self.max_file_bytes = drop_drums, max_file_notes, max_file_bytes
 
-    def decode(self, data: bytes) -> Int[Tensor, "n 4"]:
-        """Return the notes that the tokenizer has ids for; see ``read_notes``.
+    def decode(self, data: bytes) -> Score:
+        """Return the notes that the tokenizer has ids for; see ``read_score``.
 
         Raises:
-            ValueError: ``read_notes`` refuses the file, or fewer than ``min_notes`` notes are left.
+            ValueError: ``read_score`` refuses the file, or fewer than ``min_notes`` notes are left.
         """
-        notes = self.tokenizer.restrict(read_notes(data, self.drop_drums, self.max_file_notes, self.max_file_bytes))
-        if len(notes) < self.min_notes:
-            raise ValueError(f"{len(notes)} notes in the tokenizer's range; at least {self.min_notes} are wanted.")
-        return notes
+        score = self.tokenizer.restrict(read_score(data, self.drop_drums, self.max_file_notes, self.max_file_bytes))
+        if len(score) < self.min_notes:
+            raise ValueError(f"{len(score)} notes in the tokenizer's range; at least {self.min_notes} are wanted.")
+        return score
 
     def describe(self, data: bytes) -> Mapping[str, float | Moments]:
         """Return notes, tracks, beats and range of pitches; see ``describe_notes``."""
@@ -71,24 +72,24 @@ class MidiTransform(Transform):
         place = torch.arange(self.min_notes)
         pitch = torch.full_like(place, self.tokenizer.pitch_range[0])
         notes = torch.stack([place * TICKS_PER_BEAT, pitch, torch.full_like(place, TICKS_PER_BEAT), torch.full_like(place, 80)], dim=1)
-        return Item(self.tokenizer.encode_notes(notes), ragged=True)
+        return Item(self.tokenizer.encode_score(score_of(notes)), ragged=True)
 
-    def __call__(self, decoded: Int[Tensor, "n 4"], generator: torch.Generator, train: bool) -> Item:
-        """Return ``(n, 4)`` int64 ids, at most ``max_notes``."""
+    def __call__(self, decoded: Score, generator: torch.Generator, train: bool) -> Item:
+        """Return the ids of at most ``max_notes`` notes."""
         first = 0
         if train:
             first = _draw(max(0, len(decoded) - self.max_notes), generator)
             decoded = self._transposed(decoded, generator)
-        return Item(self.tokenizer.encode_notes(decoded[first : first + self.max_notes]), ragged=True)
+        return Item(self.tokenizer.encode_score(decoded[first : first + self.max_notes]), ragged=True)
 
-    def _transposed(self, notes: Tensor, generator: torch.Generator) -> Tensor:
+    def _transposed(self, score: Score, generator: torch.Generator) -> Score:
         lowest, highest = self.tokenizer.pitch_range
-        pitch = notes[:, Column.PITCH]
+        pitch = score.column(Column.PITCH)
         down = min(self.transpose, int(pitch.min()) - lowest)
         up = min(self.transpose, highest - int(pitch.max()))
-        notes = notes.clone()
+        notes = score.notes.clone()
         notes[:, Column.PITCH] += _draw(down + up, generator) - down
-        return notes
+        return replace(score, notes=notes)
 
 
 def _draw(highest: int, generator: torch.Generator) -> int:

@@ -1,13 +1,17 @@
 import pytest
 import torch
 
-from multimodal.tokenizers.midi import CompoundTokenizer, MidiTransform, write_notes
+from multimodal.tokenizers.midi import CompoundTokenizer, MidiTransform, Score, score_of, write_notes
 
 
 def scale(count: int, step: int = 480) -> torch.Tensor:
     """Notes one after the other, each pitch telling its place."""
     place = torch.arange(count)
     return torch.stack([place * step, 40 + place % 50, torch.full_like(place, 240), torch.full_like(place, 80)], dim=1)
+
+
+def piece(count: int) -> Score:
+    return score_of(scale(count))
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -18,13 +22,13 @@ def test_file_to_ids() -> None:
     transform = MidiTransform()
     item = transform(transform.decode(write_notes(scale(20))), generator(), train=False)
     assert item.ragged and item.tokenizer_values is None
-    assert torch.equal(item.values, transform.tokenizer.encode_notes(scale(20)))
+    assert torch.equal(item.values, transform.tokenizer.encode_score(piece(20)))
 
 
 def test_evaluation_takes_the_first_window_and_draws_nothing() -> None:
     transform, draws = MidiTransform(max_notes=16), generator()
     state = draws.get_state()
-    values = transform(scale(50), draws, train=False).values
+    values = transform(piece(50), draws, train=False).values
     assert values[:, 2].tolist() == list(range(18, 34))
     assert torch.equal(draws.get_state(), state)
 
@@ -32,7 +36,7 @@ def test_evaluation_takes_the_first_window_and_draws_nothing() -> None:
 def test_training_windows_are_consecutive_open_with_a_bar_and_reach_every_place() -> None:
     transform, draws, firsts = MidiTransform(max_notes=45), generator(), set()
     for _ in range(100):
-        values = transform(scale(50), draws, train=True).values
+        values = transform(piece(50), draws, train=True).values
         assert values[0, 0] == 0
         assert (values[:, 2].diff() == 1).all() and len(values) == 45
         firsts.add(int(values[0, 2]) - 18)
@@ -41,12 +45,12 @@ def test_training_windows_are_consecutive_open_with_a_bar_and_reach_every_place(
 
 def test_same_generator_state_gives_the_same_item() -> None:
     transform = MidiTransform(max_notes=10, transpose=5)
-    first, again, other = (transform(scale(50), generator(seed), train=True).values for seed in (1, 1, 2))
+    first, again, other = (transform(piece(50), generator(seed), train=True).values for seed in (1, 1, 2))
     assert torch.equal(first, again) and not torch.equal(first, other)
 
 
 def test_transposition_is_uniform_keeps_intervals_and_is_for_training_only() -> None:
-    transform, notes, draws = MidiTransform(transpose=3), scale(12), generator()
+    transform, notes, draws = MidiTransform(transpose=3), piece(12), generator()
     shifts = set()
     for _ in range(200):
         pitch = transform(notes, draws, train=True).values[:, 2]
@@ -54,12 +58,12 @@ def test_transposition_is_uniform_keeps_intervals_and_is_for_training_only() -> 
         shifts.add(int(pitch[0]) - 18)
     assert shifts == set(range(-3, 4))
     assert transform(notes, draws, train=False).values[0, 2] == 18
-    assert notes[0, 1] == 40  # the decoded piece is not changed
+    assert notes.notes[0, 1] == 40  # the decoded piece is not changed
 
 
 def test_transposition_never_leaves_the_range() -> None:
     transform, draws = MidiTransform(CompoundTokenizer((39, 53)), transpose=6), generator()
-    firsts = {int(transform(scale(12), draws, train=True).values[0, 2]) for _ in range(100)}
+    firsts = {int(transform(piece(12), draws, train=True).values[0, 2]) for _ in range(100)}
     assert firsts == {0, 1, 2, 3}
 
 

@@ -1,0 +1,255 @@
+"""MIDI files <-> scores: notes, tempos and metres as columns.
+
+All times are in ticks, 480 to a beat (a quarter note), whatever the file's resolution. Letters in shapes: n notes, t tempos, m metres,
+b bars.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+import symusic
+import torch
+from jaxtyping import Bool, Int
+from symusic.core import NoteTickList, TrackTick
+from torch import Tensor
+
+TICKS_PER_BEAT = 480
+MAX_TICK = 2**31 - 1  # symusic holds times as int32
+INDEPENDENT = 2  # the type of a file whose tracks are pieces of their own
+DRUMS = 128
+"""The program of drum tracks, above those of MIDI."""
+BEATS_PER_MINUTE = 120.0
+MICROSECONDS = 60_000_000
+METRE = (4, 4)
+
+
+class Column(IntEnum):
+    """Columns of a table of notes."""
+
+    START = 0
+    PITCH = 1
+    DURATION = 2
+    VELOCITY = 3
+    PROGRAM = 4
+    TRACK = 5
+
+
+def _no_changes() -> Tensor:
+    return torch.zeros(0, 2, dtype=torch.int64)
+
+
+def _no_metres() -> Tensor:
+    return torch.zeros(0, 3, dtype=torch.int64)
+
+
+@dataclass(frozen=True)
+class Score:
+    """A piece of music.
+
+    Args:
+        notes: ``(n, 6)`` int64 with the columns of ``Column``, sorted by them (start, pitch, duration, velocity, program, track). Programs
+            are those of MIDI from 0, and ``DRUMS``; tracks are numbered from 0 among those with notes.
+        tempos: ``(t, 2)`` int64 by tick: from which tick on how many microseconds a beat takes; before the first 500,000 (120 a minute).
+        metres: ``(m, 3)`` int64 by tick: from which tick on, numerator, denominator (a power of 2); before the first 4/4.
+        track_names: of the tracks, where known.
+    """
+
+    notes: Int[Tensor, "n 6"]
+    tempos: Int[Tensor, "t 2"] = field(default_factory=_no_changes)
+    metres: Int[Tensor, "m 3"] = field(default_factory=_no_metres)
+    track_names: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        """Return the number of notes."""
+        return len(self.notes)
+
+    def __getitem__(self, chosen: slice | Tensor) -> Score:
+        """Return the score with some of its notes; tempos and metres stay. ``chosen``: a slice, or ``(n,)`` bool."""
+        return replace(self, notes=self.notes[chosen])
+
+    def with_notes(self, notes: Int[Tensor, "n 6"]) -> Score:
+        """Return the score with other notes, which need not be sorted."""
+        return replace(self, notes=sort_notes(notes))
+
+    def column(self, column: Column) -> Int[Tensor, " n"]:
+        """Return one column of the notes."""
+        return self.notes[:, column]
+
+
+def read_score(data: bytes, drop_drums: bool = True, max_notes: int = 1_000_000, max_bytes: int = 2**26) -> Score:
+    """Return what a MIDI file holds; notes of all tracks are merged, and say which they are from.
+
+    Times are rescaled to 480 ticks per beat: starts and durations each to the nearest tick, halves up, durations to at least 1.
+    Controls, pedals, pitch bends and lyrics are left out; so are metres whose denominator is no power of 2 or whose numerator is 0.
+
+    Args:
+        data: the file.
+        drop_drums: leave out the tracks of the drum channel, where pitch means an instrument.
+        max_notes: files with more are refused.
+        max_bytes: of the file, at most; the limit is checked before the notes are read.
+
+    Raises:
+        ValueError: the file is damaged or no MIDI, has 0 ticks per beat, no notes, is over a limit, or is of type 2 with several tracks,
+            which are pieces of their own.
+    """
+    if len(data) > max_bytes:
+        raise ValueError(f"a MIDI file of {len(data)} bytes is over the limit of {max_bytes}.")
+    kind, num_tracks = (int.from_bytes(data[start : start + 2]) for start in (8, 10))
+    if data.startswith(b"MThd") and kind == INDEPENDENT and num_tracks > 1:
+        raise ValueError(f"a MIDI file of type 2 with {num_tracks} independent pieces: write each into a file of its own.")
+    try:
+        score: Any = symusic.Score.from_midi(data)  # symusic's stubs do not tell what its factories make
+    except (RuntimeError, ValueError, OSError) as error:
+        raise ValueError(f"not a MIDI file, or a damaged one ({len(data)} bytes): {error}") from None
+    if score.ticks_per_quarter < 1:
+        raise ValueError(f"damaged MIDI file: {score.ticks_per_quarter} ticks per beat; it must be at least 1.")
+    tracks = [track for track in score.tracks if len(track.notes) and not (drop_drums and track.is_drum)]
+    count = sum(len(track.notes) for track in tracks)
+    if not count:
+        dropped = sum(len(track.notes) for track in score.tracks)
+        raise ValueError(f"a MIDI file without notes: {len(score.tracks)} tracks, {dropped} drum notes dropped.")
+    if count > max_notes:
+        raise ValueError(f"{count} notes are over the limit of {max_notes}.")
+    table = np.concatenate([_columns(track, number) for number, track in enumerate(tracks)])
+    times = [Column.START, Column.DURATION]
+    table[:, times] = _rescaled(table[:, times], score.ticks_per_quarter)
+    table[:, Column.DURATION] = table[:, Column.DURATION].clip(min=1)
+    names = tuple(track.name for track in tracks)
+    return Score(sort_notes(torch.from_numpy(table)), *_changes(score), names)
+
+
+def write_score(score: Score) -> bytes:
+    """Return a MIDI file with a track for each pair of track and program of the notes.
+
+    Raises:
+        ValueError: a start is negative or beyond int32, a pitch or velocity is outside 0 to 127, a duration is below 1, or a program is
+            unknown.
+    """
+    table = score.notes.cpu().numpy()
+    for name, column, low, high in (
+        ("start", Column.START, 0, MAX_TICK),
+        ("pitch", Column.PITCH, 0, 127),
+        ("duration", Column.DURATION, 1, MAX_TICK),
+        ("velocity", Column.VELOCITY, 1, 127),  # velocity 0 means the end of a note
+        ("program", Column.PROGRAM, 0, DRUMS),
+    ):
+        values = table[:, column]
+        if len(values) and not low <= values.min() <= values.max() <= high:
+            raise ValueError(f"{name} must be in [{low}, {high}], got {values.min()} to {values.max()}.")
+    written: Any = symusic.Score(TICKS_PER_BEAT)
+    for tick, numerator, denominator in score.metres.tolist() or [(0, *METRE)]:
+        written.time_signatures.append(symusic.TimeSignature(tick, numerator, denominator))
+    for tick, microseconds in score.tempos.tolist() or [(0, round(MICROSECONDS / BEATS_PER_MINUTE))]:
+        written.tempos.append(symusic.Tempo(tick, mspq=microseconds))
+    for track, program in np.unique(table[:, [Column.TRACK, Column.PROGRAM]], axis=0).tolist():
+        own = table[(table[:, Column.TRACK] == track) & (table[:, Column.PROGRAM] == program)]
+        written.tracks.append(_track(own, program, score.track_names[track] if 0 <= track < len(score.track_names) else ""))
+    return written.dumps_midi()
+
+
+def sort_notes(notes: Int[Tensor, "n k"]) -> Int[Tensor, "n k"]:
+    """Return the notes sorted by their columns, the first first."""
+    return notes[torch.from_numpy(np.lexsort(notes.numpy().T[::-1]))]
+
+
+@dataclass(frozen=True)
+class Bars:
+    """Where bars lie, as the metres of a score say: a change of metre begins a bar.
+
+    Args:
+        starts: ``(b,)`` int64, the tick at which each bar starts; the first is 0.
+        ticks: ``(b,)`` int64, the length of each.
+        metres: ``(b, 2)`` int64, numerator and denominator of each.
+    """
+
+    starts: Int[Tensor, " b"]
+    ticks: Int[Tensor, " b"]
+    metres: Int[Tensor, "b 2"]
+
+    @classmethod
+    def of(cls, score: Score, end: int) -> Bars:
+        """Return the bars of a score up to the one that holds the tick ``end``."""
+        changes = _metre_changes(score.metres)
+        until = [*[tick for tick, *_ in changes[1:]], max(end, changes[-1][0]) + 1]
+        starts, ticks, metres = [], [], []
+        for (tick, numerator, denominator), stop in zip(changes, until, strict=True):  # few: changes of metre, not bars
+            length = max(1, 4 * TICKS_PER_BEAT * numerator // denominator)
+            own = torch.arange(tick, stop, length)
+            starts.append(own)
+            ticks.append(torch.full_like(own, length))
+            metres.append(torch.tensor([[numerator, denominator]]).expand(len(own), 2))
+        first = torch.cat(starts)
+        kept = first <= max(end, 0)
+        return cls(first[kept], torch.cat(ticks)[kept], torch.cat(metres)[kept])
+
+    def bar_of(self, ticks: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
+        """Return the number of the bar in which each tick lies."""
+        return torch.searchsorted(self.starts, ticks.contiguous(), right=True) - 1
+
+
+def tempo_at(score: Score, ticks: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
+    """Return how many microseconds a beat takes at each tick."""
+    before = torch.tensor([[-1, round(MICROSECONDS / BEATS_PER_MINUTE)]])
+    tempos = torch.cat([before, score.tempos])
+    return tempos[torch.searchsorted(tempos[:, 0].contiguous(), ticks.contiguous(), right=True) - 1, 1]
+
+
+def _metre_changes(metres: Tensor) -> Sequence[tuple[int, int, int]]:
+    """Return the changes by tick, the first at 0; of several at one tick the last."""
+    found = {0: METRE}
+    for tick, numerator, denominator in metres.tolist():
+        found[tick] = (numerator, denominator)
+    return [(tick, *metre) for tick, metre in sorted(found.items())]
+
+
+def _columns(track: TrackTick, number: int) -> np.ndarray:
+    notes = track.notes.numpy()
+    program = DRUMS if track.is_drum else track.program
+    own = [notes[name].astype(np.int64) for name in ("time", "pitch", "duration", "velocity")]
+    return np.stack([*own, np.full_like(own[0], program), np.full_like(own[0], number)], axis=1)
+
+
+def _changes(score: Any) -> tuple[Tensor, Tensor]:
+    """Return tempos and metres."""
+    resolution = score.ticks_per_quarter
+    tempos = np.array([(x.time, x.mspq) for x in score.tempos if x.mspq > 0], np.int64).reshape(-1, 2)
+    metres = np.array([(x.time, x.numerator, x.denominator) for x in score.time_signatures if _is_metre(x)], np.int64).reshape(-1, 3)
+    for table in (tempos, metres):
+        table[:, 0] = _rescaled(table[:, 0], resolution)
+    return torch.from_numpy(tempos), torch.from_numpy(metres)
+
+
+def _is_metre(signature: Any) -> bool:
+    denominator = int(signature.denominator)
+    return signature.numerator > 0 and denominator > 0 and denominator & (denominator - 1) == 0
+
+
+def _rescaled(ticks: np.ndarray, ticks_per_beat: int) -> np.ndarray:
+    return (2 * TICKS_PER_BEAT * ticks + ticks_per_beat) // (2 * ticks_per_beat)  # nearest, halves up
+
+
+def _track(table: np.ndarray, program: int, name: str) -> Any:
+    is_drum = program == DRUMS
+    track: Any = symusic.Track(name or ("drums" if is_drum else ""), 0 if is_drum else program, is_drum)
+    times, bytes_ = (
+        (table[:, column] for column in columns) for columns in ((Column.START, Column.DURATION), (Column.PITCH, Column.VELOCITY))
+    )
+    track.notes = NoteTickList.from_numpy(*(x.astype(np.int32) for x in times), *(x.astype(np.int8) for x in bytes_))
+    return track
+
+
+def bars_of(score: Score) -> tuple[Bars, Int[Tensor, " n"]]:
+    """Return the bars up to the last start, and the bar in which each note starts."""
+    start = score.column(Column.START)
+    bars = Bars.of(score, int(start.max()) if len(start) else 0)
+    return bars, bars.bar_of(start)
+
+
+def is_drum(score: Score) -> Bool[Tensor, " n"]:
+    """Return True at notes of drums."""
+    return score.column(Column.PROGRAM) == DRUMS
