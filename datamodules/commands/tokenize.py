@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from multimodal.datamodules.commands.outcome import print_outcome
-from multimodal.datamodules.commands.workers import add_run_options, num_workers
+from multimodal.datamodules.commands.workers import add_run_options, who_works
 
 if TYPE_CHECKING:
     from multimodal.datamodules.shards.index import StoredIds
@@ -75,22 +75,16 @@ def run(options: argparse.Namespace) -> int:
     from rich.console import Console
 
     from multimodal.datamodules.commands.progress import ProgressBar
-    from multimodal.datamodules.jobs.parts import Part
-    from multimodal.datamodules.streaming.locations import open_sources
-    from multimodal.datamodules.tokenizing.tokenize import RunOptions, tokenize_shards
+    from multimodal.datamodules.streaming.locations import open_source
+    from multimodal.datamodules.tokenizing.tokenize import tokenize_shards
 
     if Path(options.to).exists() and not Path(options.to).is_dir():
         raise ValueError(f"--to {options.to} is not a folder.")
     recipe, settings = _recipe(options), _settings(options)
-    sources = open_sources([options.source])
-    if len(sources) > 1:
-        raise ValueError(f"{options.source} stands for {len(sources)} sources: tokenize them one by one.")
-    shards = [shard for shards in sources[0].splits.values() for shard in shards]
-    workers = 0 if options.workers is None and settings.device != "cpu" else num_workers(options.workers, shards, decodes=True)
-    how = RunOptions(workers, options.engine, Part.parse(options.part), options.overwrite)
-    samples = sum(shard.samples for place, shard in enumerate(shards) if how.part.takes(place))
+    source = open_source(options.source)
+    how, samples = who_works(options, [shard for shards in source.splits.values() for shard in shards], decodes=True)
     with ProgressBar("tokenizing", samples, Console(stderr=True)) as progress:
-        result = tokenize_shards(sources[0], options.to, recipe, settings, how, progress.advance)
+        result = tokenize_shards(source, options.to, recipe, settings, how, progress.advance)
     about = "" if result.index is None else _summary(result.index.ids[settings.name], settings.name)
     print_outcome(result, "ids", Console(), about)
     return 0

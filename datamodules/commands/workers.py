@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from multimodal.datamodules.jobs.run_jobs import available_cpus
 from multimodal.datamodules.shards.index import ShardInfo
+
+if TYPE_CHECKING:
+    from multimodal.datamodules.tokenizing.tokenize import RunOptions
 
 WORTH_SEVERAL_BYTES = 100_000_000
 
@@ -30,7 +35,7 @@ def add_run_options(group: argparse._ArgumentGroup, alone: str) -> None:
     group.add_argument("--engine", choices=["local", "ray"], default="local", help="where processes run (default: %(default)s)")
 
 
-def num_workers(asked: int | None, shards: list[ShardInfo], decodes: bool) -> int:
+def num_workers(asked: int | None, shards: Sequence[ShardInfo], decodes: bool) -> int:
     """Return the number of processes for reading the shards.
 
     Args:
@@ -47,3 +52,22 @@ def num_workers(asked: int | None, shards: list[ShardInfo], decodes: bool) -> in
         little = sum(shard.bytes for shard in shards) < WORTH_SEVERAL_BYTES
         return min(int(decodes) if little else available_cpus(), len(shards))
     return min(asked, len(shards))
+
+
+def who_works(options: argparse.Namespace, shards: Sequence[ShardInfo], decodes: bool) -> tuple[RunOptions, int]:
+    """Return who makes shards, as the options of a command say, and how many samples this run goes through.
+
+    Args:
+        options: those of ``add_run_options``, ``device`` and ``overwrite``; with a device that is no CPU this process does all by default.
+        shards: to read.
+        decodes: see ``num_workers``.
+
+    Raises:
+        ValueError: a negative number of processes, or a part that there is not.
+    """
+    from multimodal.datamodules.jobs.parts import Part
+    from multimodal.datamodules.tokenizing.tokenize import RunOptions
+
+    workers = 0 if options.workers is None and options.device != "cpu" else num_workers(options.workers, shards, decodes)
+    how = RunOptions(workers, options.engine, Part.parse(options.part), options.overwrite)
+    return how, sum(shard.samples for place, shard in enumerate(shards) if how.part.takes(place))

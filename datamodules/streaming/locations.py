@@ -33,6 +33,21 @@ def open_sources(names: Sequence[str]) -> list[ShardIndex]:
     return [index for name in names for index in _open(name)]
 
 
+def open_source(name: str) -> ShardIndex:
+    """Return the index of the one source that a name stands for.
+
+    Args:
+        name: as in ``open_sources``.
+
+    Raises:
+        ValueError: as there; or it stands for several.
+    """
+    source, *others = open_sources([name])
+    if others:
+        raise ValueError(f"{name} stands for {1 + len(others)} sources: name them one by one.")
+    return source
+
+
 def _open(name: str) -> list[ShardIndex]:
     if re.match(r"\s*pipe:", name) or "|" in name:
         raise ValueError(f"{name!r} asks for a command to be run: refused. Name a folder, a tar or a URL.")

@@ -13,7 +13,7 @@ from multimodal.clips.recipe import SAID
 from multimodal.datamodules.shards.cache import ShardCache
 from multimodal.datamodules.shards.index import ShardIndex
 from multimodal.datamodules.shards.reader import RawSample, read_samples
-from multimodal.datamodules.streaming.locations import open_sources
+from multimodal.datamodules.streaming.locations import open_source
 from multimodal.errors import SampleError
 from multimodal.tokenizers.clip_file import FIELD, Clips, read_clips
 
@@ -119,12 +119,10 @@ def source_of_clips(path: str) -> ShardIndex:
     Raises:
         ValueError: there are several, or it holds no clips.
     """
-    sources = open_sources([path])
-    if len(sources) > 1:
-        raise ValueError(f"{path} stands for {len(sources)} sources: name them one by one.")
-    if FIELD not in sources[0].fields or not isinstance(sources[0].writer.get(SAID), dict):
+    source = open_source(path)
+    if FIELD not in source.fields or not isinstance(source.writer.get(SAID), dict):
         raise ValueError(f"{path} holds no {FIELD}: write the features with `multimodal clips features`.")
-    return sources[0]
+    return source
 
 
 def _one_source(path: str, split: str) -> ShardIndex:

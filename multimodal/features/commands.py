@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from multimodal.command_group import OneLineParser, run_command
 from multimodal.datamodules.commands.outcome import print_outcome
-from multimodal.datamodules.commands.workers import add_run_options, num_workers
+from multimodal.datamodules.commands.workers import add_run_options, who_works
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -121,23 +121,17 @@ def _feature_shards(options: argparse.Namespace, console: Console) -> None:
     from rich.console import Console
 
     from multimodal.datamodules.commands.progress import ProgressBar
-    from multimodal.datamodules.jobs.parts import Part
-    from multimodal.datamodules.streaming.locations import open_sources
-    from multimodal.datamodules.tokenizing.tokenize import RunOptions
+    from multimodal.datamodules.streaming.locations import open_source
     from multimodal.features.shards import FeatureShardSettings, chosen_splits, write_feature_shards
 
-    sources = open_sources([options.shards])
-    if len(sources) > 1:
-        raise ValueError(f"{options.shards} stands for {len(sources)} sources: read them one by one.")
+    source = open_source(options.shards)
     settings = FeatureShardSettings(
         _settings(options, [options.layer]), options.precision, options.keep, options.batch_size, options.on_error
     )
-    shards = [shard for split in chosen_splits(sources[0], options.split) for shard in sources[0].splits[split]]
-    workers = 0 if options.workers is None and options.device != "cpu" else num_workers(options.workers, shards, decodes=True)
-    how = RunOptions(workers, options.engine, Part.parse(options.part), options.overwrite)
-    samples = sum(shard.samples for place, shard in enumerate(shards) if how.part.takes(place))
+    shards = [shard for split in chosen_splits(source, options.split) for shard in source.splits[split]]
+    how, samples = who_works(options, shards, decodes=True)
     with ProgressBar("reading features", samples, Console(stderr=True)) as progress:
-        result = write_feature_shards(sources[0], options.to, settings, options.split, how, progress.advance)
+        result = write_feature_shards(source, options.to, settings, options.split, how, progress.advance)
     print_outcome(result, "features", console)
 
 

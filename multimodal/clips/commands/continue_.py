@@ -112,15 +112,13 @@ def _write_page(options: argparse.Namespace, source: ShardIndex, found: Sequence
     from multimodal.clips.encode import cached_tokenizer
     from multimodal.clips.examples import pictures_of_examples, use_of_clusters
     from multimodal.clips.recipe import SAID, windows_of
-    from multimodal.datamodules.streaming.locations import open_sources
+    from multimodal.datamodules.streaming.locations import open_source
 
-    films = open_sources([options.films])
-    if len(films) > 1:
-        raise ValueError(f"{options.films} stands for {len(films)} sources: name the one that the clips were cut from.")
+    films = open_source(options.films)
     use = use_of_clusters(source, options.split, cached_tokenizer(options.tokenizer, "cpu"), 1)
     clusters = sorted({clip for film in found for clip in film.shown})
     examples = [use.nearest[clip][0] for clip in clusters if use.nearest.get(clip)]
-    pictures = pictures_of_examples(examples, films[0], windows_of(source.writer.get(SAID) or {}), options.height)
+    pictures = pictures_of_examples(examples, films, windows_of(source.writer.get(SAID) or {}), options.height)
     options.page.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(options.page) as file:
         file.write(continuation_page(f"Next clips: {options.split}", found, use, pictures).encode())

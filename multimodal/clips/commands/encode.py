@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from multimodal.datamodules.commands.outcome import print_outcome
-from multimodal.datamodules.commands.workers import add_run_options, num_workers
+from multimodal.datamodules.commands.workers import add_run_options, who_works
 
 SUMMARY = "give clips the ids of their clusters"
 DESCRIPTION = "Write the shards of `multimodal clips features` anew, with an id of each clip in place of its feature."
@@ -42,15 +42,10 @@ def run(options: argparse.Namespace) -> int:
     from multimodal.clips.feature_stream import source_of_clips
     from multimodal.clips.recipe import SAID
     from multimodal.datamodules.commands.progress import ProgressBar
-    from multimodal.datamodules.jobs.parts import Part
-    from multimodal.datamodules.tokenizing.tokenize import RunOptions
 
     source = source_of_clips(options.source)
-    shards = [shard for shards in source.splits.values() for shard in shards]
-    workers = 0 if options.workers is None and options.device != "cpu" else num_workers(options.workers, shards, decodes=False)
-    who = RunOptions(workers, options.engine, Part.parse(options.part), options.overwrite)
+    who, films = who_works(options, [shard for shards in source.splits.values() for shard in shards], decodes=False)
     how = EncodeOptions(options.tokenizer, options.keep_features, options.device)
-    films = sum(shard.samples for place, shard in enumerate(shards) if who.part.takes(place))
     with ProgressBar("encoding clips", films, Console(stderr=True)) as progress:
         result = write_clip_ids(source, options.to, how, who, progress.advance)
     said = {} if result.index is None else result.index.writer[SAID]

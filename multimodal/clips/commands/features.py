@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from multimodal.datamodules.commands.outcome import print_outcome
-from multimodal.datamodules.commands.workers import add_run_options, num_workers
+from multimodal.datamodules.commands.workers import add_run_options, who_works
 
 SUMMARY = "cut films into clips and store a feature of each"
 DESCRIPTION = "Cut the films of shards into clips, and write new shards that hold a feature of each clip."
@@ -55,21 +55,14 @@ def run(options: argparse.Namespace) -> int:
     from multimodal.clips.features import FeatureOptions, write_clip_features
     from multimodal.clips.recipe import SAID, ClipRecipe
     from multimodal.datamodules.commands.progress import ProgressBar
-    from multimodal.datamodules.jobs.parts import Part
-    from multimodal.datamodules.streaming.locations import open_sources
-    from multimodal.datamodules.tokenizing.tokenize import RunOptions
+    from multimodal.datamodules.streaming.locations import open_source
 
     recipe = ClipRecipe.from_file(options.config)
     how = FeatureOptions(options.precision, options.keep, options.batch_size, options.device, options.on_error)
-    sources = open_sources([options.source])
-    if len(sources) > 1:
-        raise ValueError(f"{options.source} stands for {len(sources)} sources: cut them one by one.")
-    shards = [shard for shards in sources[0].splits.values() for shard in shards]
-    workers = 0 if options.workers is None and options.device != "cpu" else num_workers(options.workers, shards, decodes=True)
-    who = RunOptions(workers, options.engine, Part.parse(options.part), options.overwrite)
-    films = sum(shard.samples for place, shard in enumerate(shards) if who.part.takes(place))
+    source = open_source(options.source)
+    who, films = who_works(options, [shard for shards in source.splits.values() for shard in shards], decodes=True)
     with ProgressBar("cutting films", films, Console(stderr=True)) as progress:
-        result = write_clip_features(sources[0], options.to, recipe, how, who, progress.advance)
+        result = write_clip_features(source, options.to, recipe, how, who, progress.advance)
     said = {} if result.index is None else result.index.writer[SAID]
     about = f"clips: {said['extractor_class']}, {said['dim']} numbers each, fingerprint {said['extractor'][:12]}" if said else ""
     print_outcome(result, "clips", Console(), about)

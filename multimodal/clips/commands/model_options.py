@@ -40,12 +40,10 @@ def opened(options: argparse.Namespace) -> tuple[FilmModel, ShardIndex]:
         ValueError: the run holds no such model, the shards no clips or no such split.
     """
     from multimodal.clips.film_model import FilmModel
-    from multimodal.datamodules.streaming.locations import open_sources
+    from multimodal.datamodules.streaming.locations import open_source
     from multimodal.tokenizers.clip_file import FIELD
 
-    source, *others = open_sources([options.source])
-    if others:
-        raise ValueError(f"{options.source} stands for {1 + len(others)} sources: name them one by one.")
+    source = open_source(options.source)
     if FIELD not in source.fields:
         raise ValueError(f"{options.source} holds no {FIELD}: write the ids with `multimodal clips encode`.")
     wanted = [options.split] if isinstance(options.split, str) else options.split

@@ -50,11 +50,9 @@ def run(options: argparse.Namespace) -> int:
     from multimodal.clips.page import clusters_page
     from multimodal.clips.recipe import SAID, windows_of
     from multimodal.datamodules.commands.progress import ProgressBar
-    from multimodal.datamodules.streaming.locations import open_sources
+    from multimodal.datamodules.streaming.locations import open_source
 
-    source, films = source_of_clips(options.source), open_sources([options.films])
-    if len(films) > 1:
-        raise ValueError(f"{options.films} stands for {len(films)} sources: name the one that the clips were cut from.")
+    source, films = source_of_clips(options.source), open_source(options.films)
     if not source.splits.get(options.split):
         raise ValueError(f"{options.source} has no split {options.split!r}; splits there: {', '.join(source.splits)}.")
     tokenizer, windows = cached_tokenizer(options.tokenizer, "cpu"), windows_of(source.writer[SAID])
@@ -63,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
     examples = [example for cluster in clusters for example in use.nearest.get(cluster, [])]
     count = len({(example.shard, example.position) for example in examples})
     with ProgressBar("finding pictures", count, Console(stderr=True)) as progress:
-        pictures = pictures_of_examples(examples, films[0], windows, options.height, progress.advance)
+        pictures = pictures_of_examples(examples, films, windows, options.height, progress.advance)
     options.to.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(options.to) as file:
         file.write(clusters_page(f"Clusters of clips: {options.split}", use, clusters, pictures).encode())

@@ -6,7 +6,7 @@ import pytest
 import webdataset
 
 from multimodal.datamodules.shard_datamodule import ShardDataModule
-from multimodal.datamodules.streaming.locations import open_sources
+from multimodal.datamodules.streaming.locations import open_source, open_sources
 
 
 def test_folders_by_name_braces_and_globs(make_shards, tmp_path):
@@ -15,6 +15,9 @@ def test_folders_by_name_braces_and_globs(make_shards, tmp_path):
     assert len(open_sources([str(tmp_path / "a0"), str(tmp_path / "b0")])) == 2
     assert [source.root.name for source in open_sources([str(tmp_path / "a{0..1}")])] == ["a0", "a1"]
     assert [source.root.name for source in open_sources([str(tmp_path / "[ab]0")])] == ["a0", "b0"]
+    assert open_source(str(tmp_path / "b0")).root.name == "b0"
+    with pytest.raises(ValueError, match=r"\[ab\]0 stands for 2 sources: name them one by one"):
+        open_source(str(tmp_path / "[ab]0"))
 
 
 @pytest.fixture
