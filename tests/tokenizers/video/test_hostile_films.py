@@ -1,28 +1,22 @@
 """Films of every kind through the whole path: files, shards, clips, hidden cubes, a step. What is bad is named and left out."""
 
-import csv
 import io
-import warnings
 from functools import partial
 from pathlib import Path
 
 import av
-import lightning as L
 import numpy as np
 import pytest
 import torch
 
 from multimodal.datamodules.commands import main
-from multimodal.datamodules.shard_datamodule import ShardDataModule
-from multimodal.datamodules.streaming.bad_samples import BadSampleWarning
-from multimodal.errors import SampleError
 from multimodal.masking import Drop, TubeMasking
 from multimodal.modality import Modality
 from multimodal.nn import Decoder, Encoder, SinCosPosition3d
 from multimodal.objectives import TokenValues
 from multimodal.tokenizers.video import CornerCrop, TubeletEmbed, VideoTransform, decode_clip
-from multimodal.training import MaskedPretraining
-from tests.tokenizers.zoo import FILMS, Animal, film
+from tests.tokenizers.hostile import Watched, named, stop_at_the_first, stop_at_too_many, train_on_all, write
+from tests.tokenizers.zoo import FILMS, film
 
 RAMP = np.linspace(40, 200, 48).astype(np.uint8)
 """From the left to the right of a picture."""
@@ -58,17 +52,8 @@ KINDS = {
     "too-short": ("mp4", lambda: film(rate=120, frames=2), "min_seconds 0.03 are wanted"),
 }
 EMPTY = "empty-mp4"  # has no place in a shard
-ANIMALS = {name.replace(" ", "-"): Animal(*animal) for name, animal in FILMS.items()} | {k: Animal(*x) for k, x in KINDS.items()}
-
-
-class Watched(MaskedPretraining):
-    """Notes what it was trained on."""
-
-    def training_step(self, batch, batch_idx):
-        loss = super().training_step(batch, batch_idx)
-        self.seen.extend(batch.keys)
-        self.finite.append(bool(torch.isfinite(loss)) and (float(loss.detach()) > 0 or not batch.keys))
-        return loss
+ANIMALS = named(FILMS) | named(KINDS)
+IN_SHARDS = {name: animal for name, animal in ANIMALS.items() if name != EMPTY}
 
 
 def make_model() -> Watched:
@@ -83,66 +68,30 @@ def make_model() -> Watched:
         corruption=Drop(),
         decoder=partial(Decoder, width=12, depth=1, num_heads=2, position=SinCosPosition3d),
     )
-    model = Watched(Encoder(dim=12, depth=1, num_heads=2), {"film": modality})
-    model.seen, model.finite = [], []
-    return model
-
-
-def fit(model: Watched, shards: Path, folder: Path, **settings) -> None:
-    data = ShardDataModule(str(shards), model.transforms, **{"batch_size": 8, "val_split": None} | settings)
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
-    L.Trainer(accelerator="cpu", max_epochs=1, default_root_dir=folder, **quiet).fit(model, datamodule=data)
-
-
-def write(folder: Path, names: list[str]) -> Path:
-    """Write files of the zoo into shards."""
-    source, target = folder / "files", folder / "shards"
-    source.mkdir(parents=True)
-    for name in names:
-        (source / f"{name}.{ANIMALS[name].field}").write_bytes(ANIMALS[name].make())
-    options = ["--split", "train=1", "--samples-per-shard", "50", "--workers", "0", "--on-error", "skip"]
-    assert main(["write", str(source), "--to", str(target), *options]) == 0
-    return target
+    return Watched(Encoder(dim=12, depth=1, num_heads=2), {"film": modality})
 
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory) -> Path:
-    return write(tmp_path_factory.mktemp("zoo"), list(ANIMALS))
+    return write(tmp_path_factory.mktemp("zoo"), ANIMALS)
 
 
-def test_the_whole_zoo_is_trained_on_or_left_out_by_name(shards, tmp_path, capsys):
+def test_the_whole_zoo_is_trained_on_or_left_out_by_name(shards, tmp_path):
     assert main(["verify", str(shards)]) == 0  # shards are whole, whatever the films in them
     model = make_model()
-    with pytest.warns(BadSampleWarning):
-        fit(model, shards, tmp_path, on_error="skip", max_bad_fraction=1.0)
-    assert model.finite and all(model.finite) and all(parameter.isfinite().all() for parameter in model.parameters())
-    with (tmp_path / "bad_samples.csv").open(newline="") as file:
-        bad = {key: (shard, field, reason) for shard, key, field, reason in csv.reader(file)}
-    good = {name for name, animal in ANIMALS.items() if isinstance(animal.expected, tuple)}
-    refused = {name for name, animal in ANIMALS.items() if isinstance(animal.expected, str)} - {EMPTY}
-    assert len(good) >= 18 and len(refused) >= 8
-    assert sorted([*model.seen, *bad]) == sorted(set(ANIMALS) - {EMPTY})  # nothing is lost, nothing comes twice
-    assert good <= set(model.seen) and refused <= set(bad)
-    for name, (shard, field, reason) in bad.items():
-        assert Path(shard).name.startswith("train-") and field == ANIMALS[name].field and "\n" not in reason
-    assert KINDS["too-short"][2] in bad["too-short"][2]
+    bad = train_on_all(model, shards, tmp_path, IN_SHARDS)
+    assert len(model.seen) >= 18 and len(bad) >= 8
+    assert KINDS["too-short"][2] in bad["too-short"]
 
 
 @pytest.mark.parametrize("name", ["too-short", "cut-mkv", "sound-only", "random-avi"])
 def test_a_strict_run_stops_at_the_first_one_with_its_name(tmp_path, name):
-    shards = write(tmp_path, ["mp4", name, "mkv"])
-    with pytest.raises(SampleError) as caught:
-        fit(make_model(), shards, tmp_path)
-    error = caught.value
-    assert Path(error.shard).name == "train-000000.tar" and error.key == name and error.field == ANIMALS[name].field
-    assert error.key in str(error) and "train-000000.tar" in str(error) and len(error.reason) > 10
+    shards = write(tmp_path, {own: ANIMALS[own] for own in ("mp4", name, "mkv")})
+    stop_at_the_first(make_model(), shards, tmp_path, name, ANIMALS[name])
 
 
 def test_too_many_bad_ones_stop_a_run_that_skips(shards, tmp_path):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", BadSampleWarning)
-        with pytest.raises(ValueError, match=r"samples read could not be used, more than max_bad_fraction=0\.1 allows"):
-            fit(make_model(), shards, tmp_path, on_error="skip", max_bad_fraction=0.1)
+    stop_at_too_many(make_model, shards, tmp_path)
 
 
 @pytest.mark.parametrize("name", [name for name in KINDS if "second" not in name and name != "too-short"])
