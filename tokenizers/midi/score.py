@@ -57,12 +57,14 @@ class Score:
         tempos: ``(t, 2)`` int64 by tick: from which tick on how many microseconds a beat takes; before the first 500,000 (120 a minute).
         metres: ``(m, 3)`` int64 by tick: from which tick on, numerator, denominator (a power of 2); before the first 4/4.
         track_names: of the tracks, where known.
+        numbers: ``(n,)`` int64, which note of the file each is, so that labels of notes find them again; None: not known.
     """
 
     notes: Int[Tensor, "n 6"]
     tempos: Int[Tensor, "t 2"] = field(default_factory=_no_changes)
     metres: Int[Tensor, "m 3"] = field(default_factory=_no_metres)
     track_names: tuple[str, ...] = ()
+    numbers: Int[Tensor, " n"] | None = None
 
     def __len__(self) -> int:
         """Return the number of notes."""
@@ -70,11 +72,13 @@ class Score:
 
     def __getitem__(self, chosen: slice | Tensor) -> Score:
         """Return the score with some of its notes; tempos and metres stay. ``chosen``: a slice, or ``(n,)`` bool."""
-        return replace(self, notes=self.notes[chosen])
+        return replace(self, notes=self.notes[chosen], numbers=None if self.numbers is None else self.numbers[chosen])
 
     def with_notes(self, notes: Int[Tensor, "n 6"]) -> Score:
-        """Return the score with other notes, which need not be sorted."""
-        return replace(self, notes=sort_notes(notes))
+        """Return the score with other notes, which need not be sorted; as many as there were keep their numbers."""
+        order = order_of(notes)
+        numbers = self.numbers[order] if self.numbers is not None and len(self.numbers) == len(notes) else None
+        return replace(self, notes=notes[order], numbers=numbers)
 
     def column(self, column: Column) -> Int[Tensor, " n"]:
         """Return one column of the notes."""
@@ -154,7 +158,12 @@ def write_score(score: Score) -> bytes:
 
 def sort_notes(notes: Int[Tensor, "n k"]) -> Int[Tensor, "n k"]:
     """Return the notes sorted by their columns, the first first."""
-    return notes[torch.from_numpy(np.lexsort(notes.numpy().T[::-1]))]
+    return notes[order_of(notes)]
+
+
+def order_of(notes: Int[Tensor, "n k"]) -> Int[Tensor, " n"]:
+    """Return the order that sorts notes by their columns, the first first."""
+    return torch.from_numpy(np.lexsort(notes.numpy().T[::-1]))
 
 
 @dataclass(frozen=True)

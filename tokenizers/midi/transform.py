@@ -76,11 +76,13 @@ class MidiTransform(Transform):
 
     def __call__(self, decoded: Score, generator: torch.Generator, train: bool) -> Item:
         """Return the ids of at most ``max_notes`` notes."""
-        first = 0
-        if train:
-            first = _draw(max(0, len(decoded) - self.max_notes), generator)
-            decoded = self._transposed(decoded, generator)
-        return Item(self.tokenizer.encode_score(decoded[first : first + self.max_notes]), ragged=True)
+        window = self.drawn(decoded, generator) if train else decoded[: self.max_notes]
+        return Item(self.tokenizer.encode_score(window), ragged=True)
+
+    def drawn(self, score: Score, generator: torch.Generator) -> Score:
+        """Return a window of training, augmented; ``NoteLabelTransform`` finds the labels of its notes by ``Score.numbers``."""
+        first = _draw(max(0, len(score) - self.max_notes), generator)
+        return self._transposed(score, generator)[first : first + self.max_notes]
 
     def _transposed(self, score: Score, generator: torch.Generator) -> Score:
         lowest, highest = self.tokenizer.pitch_range
