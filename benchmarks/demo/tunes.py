@@ -89,13 +89,22 @@ def write_tunes(folder: str | Path, num_chorales: int = 300, num_tunes: int = 18
 
 
 def split_of(notes: Tensor) -> str:
-    """Return train, val or test, by a hash of the first 12 intervals of the highest notes.
+    """Return train, val or test, by the opening of the melody."""
+    return split_of_opening(opening_of(notes))
+
+
+def opening_of(notes: Tensor) -> list[int]:
+    """Return the first 12 intervals of the highest notes.
 
     Neither the key nor note values count: one tune is in 2/2 in one collection and in 2/4 with half the values in the other.
     """
     starts, index = torch.unique(notes[:, Column.START], return_inverse=True)
     highest = torch.zeros_like(starts).scatter_reduce(0, index, notes[:, Column.PITCH], "amax")
-    opening = highest[:13].diff().tolist()
+    return highest[:13].diff().tolist()
+
+
+def split_of_opening(opening: list[int]) -> str:
+    """Return train, val or test (7 : 1 : 2), by a hash."""
     number = int(hashlib.sha256(json.dumps(opening).encode()).hexdigest()[:8], 16) % 10
     return {0: "val", 1: "test", 2: "test"}.get(number, "train")
 
@@ -104,7 +113,7 @@ def read_chorales(limit: int) -> Iterator[Piece]:
     """Yield Bach's chorales in four parts, in an order that is random but fixed."""
     from music21 import converter
 
-    paths = sorted((_corpus() / "bach").glob("*.mxl"), key=lambda path: _random_order(path.name))
+    paths = sorted((corpus() / "bach").glob("*.mxl"), key=lambda path: _random_order(path.name))
     started, done, refused = time.monotonic(), 0, Counter()
     for path in paths:
         if done == limit:
@@ -126,7 +135,7 @@ def read_chorales(limit: int) -> Iterator[Piece]:
 
 def read_tunes(limit: int) -> Iterator[Piece]:
     """Yield fiddle tunes, those with a dance type first."""
-    texts = [text for collection in COLLECTIONS for text in _abc_texts(collection)]
+    texts = [text for collection in COLLECTIONS for text in abc_texts(collection)]
     texts.sort(key=lambda text: (text[1] == UNLABELLED, _random_order(text[0])))
     started, done, refused = time.monotonic(), 0, Counter()
     with tempfile.TemporaryFile() as messages:
@@ -152,8 +161,30 @@ def _report(what: str, done: int, limit: int, started: float, refused: Counter) 
         raise ValueError(f"none of music21's {what} could be read: {reasons}.")
 
 
+class Tune(NamedTuple):
+    """A tune as ABC notation has it.
+
+    Args:
+        notes: ``(n, 4)``, from tick 0.
+        pickup: ticks before the first bar line.
+        bar: ticks of a full bar at the start; 0: there is no metre.
+        metres: ``(m, 3)``, from which tick on, numerator, denominator.
+    """
+
+    notes: np.ndarray
+    pickup: int
+    bar: int
+    metres: np.ndarray
+
+
 def abc_notes(abc: str, messages: BinaryIO) -> Tensor:
-    """Return the notes of one tune in ABC notation, with the first full bar on a multiple of 1920 ticks.
+    """Return the notes of one tune in ABC notation, with the first full bar on a multiple of 1920 ticks; see ``read_abc``."""
+    tune = read_abc(abc, messages)
+    return _after_pickup(torch.from_numpy(tune.notes), tune.pickup, tune.bar)
+
+
+def read_abc(abc: str, messages: BinaryIO) -> Tune:
+    """Return one tune in ABC notation.
 
     Args:
         abc: the tune, from its ``X:`` line.
@@ -164,16 +195,16 @@ def abc_notes(abc: str, messages: BinaryIO) -> Tensor:
     """
     head, body = clean_abc(abc)
     with _printed_to(messages):
-        table = _parse_abc(head + body)
+        table, metres = _parse_abc(head + body)
     messages.seek(0)
     if b"Error" in messages.read():
         raise ValueError("error in the ABC text")
     if len(table) < MIN_NOTES:
         raise ValueError(f"fewer than {MIN_NOTES} notes")
     with _printed_to(messages):  # a first bar alone is full of warnings
-        first_bar = _parse_abc(head + re.split(r"[|\n]", body.lstrip("| \n"), maxsplit=1)[0] + "|\n")
+        first_bar, _ = _parse_abc(head + re.split(r"[|\n]", body.lstrip("| \n"), maxsplit=1)[0] + "|\n")
     pickup = int((first_bar[:, Column.START] + first_bar[:, Column.DURATION]).max()) if len(first_bar) else 0
-    return _after_pickup(torch.from_numpy(table), pickup, _bar_ticks(head))
+    return Tune(table, pickup, _bar_ticks(head), metres)
 
 
 def clean_abc(abc: str) -> tuple[str, str]:
@@ -196,23 +227,25 @@ def clean_abc(abc: str) -> tuple[str, str]:
     return "\n".join(head) + "\n", "\n".join(body) + "\n"
 
 
-def _abc_texts(collection: str) -> Iterator[tuple[str, str, str]]:
+def abc_texts(collection: str) -> Iterator[tuple[str, str, str]]:
     """Yield (name, label, text) for each tune of a collection's files."""
-    for path in sorted((_corpus() / collection).glob("*.abc")):
+    for path in sorted((corpus() / collection).glob("*.abc")):
         for text in re.split(r"(?m)^(?=X:)", path.read_text(encoding="latin-1"))[1:]:
             number, dance = re.match(r"X:\s*(\d*)", text)[1], re.search(r"(?m)^R:\s*(.*)$", text)
             label = LABELS.get(dance[1].strip().lower(), UNLABELLED) if dance else UNLABELLED
             yield f"{collection}-{path.stem}-{number}", label, text
 
 
-def _parse_abc(abc: str) -> np.ndarray:
+def _parse_abc(abc: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return notes and metres."""
     try:
         score = symusic.Score.from_abc(abc)
     except RuntimeError as error:
         raise ValueError("symusic failed") from error  # the message has a random path
     columns = [track.notes.numpy() for track in score.tracks]
     table = np.concatenate([_table(x["time"] - 1, x["pitch"], x["duration"] + 1) for x in columns] or [np.zeros((0, 4), np.int64)])
-    return table[np.argsort(table[:, Column.START], kind="stable")]  # the parser starts each note one tick late, 480 ticks to a beat
+    metres = np.array([(x.time, x.numerator, x.denominator) for x in score.time_signatures], np.int64).reshape(-1, 3)
+    return table[np.argsort(table[:, Column.START], kind="stable")], metres  # each note starts a tick late, 480 ticks to a beat
 
 
 def _score_notes(score: object) -> Tensor:
@@ -260,7 +293,7 @@ def _random_order(name: str) -> str:
     return hashlib.sha256(name.encode()).hexdigest()
 
 
-def _corpus() -> Path:
+def corpus() -> Path:
     import music21
 
     return Path(music21.__file__).parent / "corpus"

@@ -1,0 +1,1 @@
+"""Dance types, hidden pitches and composers of real music."""
