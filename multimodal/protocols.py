@@ -210,6 +210,21 @@ class Tokenizer(nn.Module, ABC):
         """Return ``(n,)`` bool, True where a word begins, as whole words may be hidden; None: tokens are no parts of words."""
         return None
 
+    def kinds(self) -> tuple[Tensor, ...]:
+        """Return for each field ``(vocab_size,)`` int64, the kind of each id: a hidden id is filled in with one of its kind.
+
+        -1: ids that say nothing themselves (PAD, MASK, [CLS]), which are never filled in. By default all ids are of kind 0.
+        """
+        return tuple(torch.zeros(size, dtype=torch.int64) for size in self.vocab_sizes)
+
+    def file_of(self, ids: Tensor) -> tuple[str, bytes] | None:
+        """Return what the ids of one item say as a file, its extension (no dot) and its bytes; None: they cannot be written as one.
+
+        Args:
+            ids: ``(n,)`` or ``(n, k)``; those that a model predicted may be any.
+        """
+        return None
+
     @abstractmethod
     def fingerprint(self) -> str:
         """Return a hash (hex) of class, settings and weights: tokenizers with equal fingerprints give equal ids."""

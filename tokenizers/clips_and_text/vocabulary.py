@@ -95,6 +95,12 @@ class JointVocabulary(TextTokenizer):
         """Return True at marks of start and end and at ``[>]``, which are never hidden."""
         return torch.isin(ids, ids.new_tensor([*self.start_ids, *self.end_ids, self.fusion_id]))
 
+    def kinds(self) -> tuple[Int[Tensor, " ids"], ...]:
+        """Return 0 at ids of words, 1 at ids of clips, -1 at all others."""
+        ids = torch.arange(self.vocab_sizes[0])
+        words = torch.cat([self.words.kinds()[0], torch.full((self.vocab_sizes[0] - self.words.vocab_sizes[0],), -1)])
+        return (torch.where(self.is_clip(ids), 1, torch.where(self.marks(ids) | (ids == self.mask_id), -1, words)),)
+
     def begins(self, ids: Int[Tensor, " n"]) -> Bool[Tensor, " n"] | None:
         """Return True where a word begins, as the tokenizer of words says; every clip and mark is one. None: it does not say."""
         inside = (ids < self.clip_offset) & ~self.marks(ids)

@@ -60,6 +60,10 @@ class CompoundTokenizer(MidiTokenizer):
         """The MASK id of each field."""
         return tuple(size - 1 for size in self.vocab_sizes)
 
+    def kinds(self) -> tuple[Int[Tensor, " ids"], ...]:
+        """Return 0 at the ids of each field, -1 at PAD and MASK."""
+        return tuple(-(torch.arange(size) >= pad).long() for size, pad in zip(self.vocab_sizes, self.pad_ids, strict=True))
+
     def encode_score(self, score: Score) -> Int[Tensor, "n 4"]:
         """Return the ids of a score's notes, in its order; the first note opens a bar.
 

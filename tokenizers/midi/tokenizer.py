@@ -11,7 +11,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from multimodal.tokenizers.midi.score import Column, Score
+from multimodal.tokenizers.midi.score import Column, Score, write_score
 from multimodal.tokenizers.pretrained import PretrainedTokenizer
 
 OutOfRange = Literal["clamp", "drop"]
@@ -62,6 +62,10 @@ class MidiTokenizer(PretrainedTokenizer):
     @abstractmethod
     def decode_score(self, ids: Tensor) -> Score:
         """Return the score that ids say. They may be any, as a model predicts them: what is no note is left out."""
+
+    def file_of(self, ids: Tensor) -> tuple[str, bytes]:
+        """Return the notes of the ids as a MIDI file."""
+        return "mid", write_score(self.decode_score(ids))
 
     @abstractmethod
     def note_of(self, ids: Tensor) -> Tensor:

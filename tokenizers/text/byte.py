@@ -33,6 +33,11 @@ class ByteTokenizer(TextTokenizer):
         """259: three specials and 256 bytes."""
         return (SPECIALS + 256,)
 
+    @property
+    def special_ids(self) -> set[int]:
+        """PAD, END and UNKNOWN."""
+        return set(range(SPECIALS))
+
     def encode_text(self, text: str) -> Int[Tensor, " n"]:
         """Return an id for each byte of the text in UTF-8."""
         return torch.from_numpy(np.frombuffer(text.encode("utf-8"), dtype=np.uint8).astype(np.int64)) + SPECIALS

@@ -65,6 +65,13 @@ class FileTokenizer(TextTokenizer):
         """``vocab_size``, or one more than the highest id, added tokens included."""
         return (self._vocab_size,)
 
+    @property
+    def special_ids(self) -> set[int]:
+        """The special tokens of the file, and ids up to ``vocab_size`` that it does not have."""
+        there = self._tokenizer.get_vocab(with_added_tokens=True).values()
+        marked = {number for number, token in self._tokenizer.get_added_tokens_decoder().items() if token.special}
+        return {*self.start_ids, *self.end_ids, *marked, *(set(range(self._vocab_size)) - set(there))}
+
     def encode_text(self, text: str) -> Int[Tensor, " n"]:
         """Return the ids of a text."""
         return torch.tensor(self._tokenizer.encode(text, add_special_tokens=False).ids, dtype=torch.int64)

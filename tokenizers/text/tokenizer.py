@@ -50,6 +50,19 @@ class TextTokenizer(PretrainedTokenizer):
         first = torch.repeat_interleave(torch.tensor([len(part) for part in parts], dtype=torch.int64))
         return ids, torch.stack([first, first + 1], 1)
 
+    def kinds(self) -> tuple[Int[Tensor, " ids"], ...]:
+        """Return 0 at ids of text, -1 at those that mark a text or stand for none."""
+        return (-torch.isin(torch.arange(self.vocab_sizes[0]), torch.tensor(sorted(self.special_ids), dtype=torch.int64)).long(),)
+
+    @property
+    def special_ids(self) -> set[int]:
+        """Ids that stand for no text; here those that ``mark`` puts around windows."""
+        return {*self.start_ids, *self.end_ids}
+
+    def file_of(self, ids: Int[Tensor, " n"]) -> tuple[str, bytes]:
+        """Return the text as a file in UTF-8."""
+        return "txt", self.decode(ids).encode("utf-8", "replace")
+
     @abstractmethod
     def encode_text(self, text: str) -> Int[Tensor, " n"]:
         """Return the ids of a text, int64, without any that mark its start or end."""

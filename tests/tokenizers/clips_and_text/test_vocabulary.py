@@ -112,3 +112,10 @@ def test_a_saved_vocabulary_comes_back(bert, tmp_path) -> None:
     (tmp_path / "joint" / CONFIG_NAME).write_text(json.dumps(config))
     with pytest.raises(ValueError, match="is not what was saved"):
         load_tokenizer(str(tmp_path / "joint"))
+
+
+def test_words_and_clips_are_of_two_kinds_and_marks_of_none(bert) -> None:
+    (kinds,) = JointVocabulary(bert, num_clips=4).kinds()
+    assert kinds.tolist() == [-1] * 5 + [0] * 5 + [1] * 4 + [-1]
+    (kinds,) = JointVocabulary(CharacterTokenizer(LETTERS), num_clips=2).kinds()
+    assert kinds.tolist() == [0] * len(LETTERS) + [-1] * 3 + [1] * 2 + [-1]

@@ -13,6 +13,7 @@ from transformers import ByT5Tokenizer
 
 from multimodal.tokenizers.pretrained import load_tokenizer
 from multimodal.tokenizers.text import ByteTokenizer, FileTokenizer, TextTransform, decode_text
+from tests.tokenizers.text.word_pieces import write_vocabulary
 
 WORDS = {"[UNK]": 0, "the": 1, "drum": 2, "hit": 3, "apple": 7}
 
@@ -195,3 +196,19 @@ def test_the_marks_of_a_window_are_known_by_their_ids(file):
     assert tokenizer.marks(ids) is None
     tokenizer.start_ids, tokenizer.end_ids = (7,), (3,)
     assert tokenizer.marks(tokenizer.mark(ids)).tolist() == [True, False, True, False, True]
+
+
+def test_ids_that_stand_for_no_text_are_told_apart(tmp_path):
+    bert = FileTokenizer(str(write_vocabulary(tmp_path, ["drum"])), special_tokens=True, vocab_size=100)
+    (kinds,) = bert.kinds()
+    text = bert.encode_text("a drum, 12")
+    assert len(kinds) == 100 and (kinds[text] == 0).all()
+    assert kinds[:5].tolist() == [-1] * 5, "[PAD], [UNK], [CLS], [SEP], [MASK]"
+    assert kinds[max(text.tolist()) + 1 :].tolist() == [-1] * (99 - max(text.tolist())), "ids up to vocab_size that the file does not have"
+    (kinds,) = ByteTokenizer().kinds()
+    assert kinds.tolist() == [-1] * 3 + [0] * 256
+
+
+def test_a_text_becomes_a_file_of_its_own():
+    tokenizer = ByteTokenizer()
+    assert tokenizer.file_of(tokenizer.encode_text("naïve")) == ("txt", "naïve".encode())
