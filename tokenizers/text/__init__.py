@@ -5,6 +5,7 @@ from multimodal.tokenizers.text.character import CharacterTokenizer
 from multimodal.tokenizers.text.decode import decode_text
 from multimodal.tokenizers.text.embed import TextEmbed
 from multimodal.tokenizers.text.file import FileTokenizer
+from multimodal.tokenizers.text.ngrams import HashedNgrams
 from multimodal.tokenizers.text.pair import TextPairTransform
 from multimodal.tokenizers.text.question_transform import QuestionTransform
 from multimodal.tokenizers.text.tokenizer import TextTokenizer
@@ -15,6 +16,7 @@ __all__ = [
     "ByteTokenizer",
     "CharacterTokenizer",
     "FileTokenizer",
+    "HashedNgrams",
     "QuestionTransform",
     "TextEmbed",
     "TextPairTransform",

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from multimodal.batch import Item
 from multimodal.nn import initialize_linear
 from multimodal.protocols import Embed, Preparation, Tokens, Transform
+from multimodal.tokenizers.text.ngrams import HashedNgrams
 
 
 class TextEmbed(Embed):
@@ -33,6 +34,8 @@ class TextEmbed(Embed):
         norm: builds a norm of the sum from the width; None: no norm.
         width: of all this, where a linear layer then makes the encoder's width of it (ALBERT, ELECTRA small: 128); None: the encoder's.
         dropout: share of the numbers after the norm that are dropped in training, in [0, 1). BERT: 0.1.
+        ngrams: builds what is added for the spelling before a token from the width, ``multimodal.tokenizers.text.HashedNgrams``; for bytes
+            and characters. None: nothing is.
 
     Raises:
         ValueError: there are no ids, ``mask_id`` is none of them, or a width or share is out of range; or, when called, hidden tokens are
@@ -49,6 +52,7 @@ class TextEmbed(Embed):
         norm: Callable[[int], nn.Module] | None = None,
         width: int | None = None,
         dropout: float = 0.0,
+        ngrams: Callable[[int], HashedNgrams] | None = None,
     ) -> None:
         super().__init__()
         if vocab_size < 1 or num_types < 0:
@@ -63,6 +67,7 @@ class TextEmbed(Embed):
         self.types = nn.Embedding(num_types, own) if num_types else None
         self.proj = nn.Identity() if width is None else nn.Linear(width, dim)
         self.apply(initialize_linear)
+        self.ngrams = ngrams(own) if ngrams else None
         self.position = position(own) if position else None
         self.norm = norm(own) if norm else nn.Identity()
         self.drop = nn.Dropout(dropout)
@@ -97,6 +102,8 @@ class TextEmbed(Embed):
                 raise ValueError("hidden tokens cannot be shown as the mask: this embedding has no mask_id.")
             ids = ids.masked_fill(shown_as_mask, self.mask_id)
         x = self.words(ids)
+        if self.ngrams is not None:
+            x = x + self.ngrams(ids, tokens.position, shown_as_mask)
         if self.types is not None:
             x = x + (self.types.weight[0] if types is None else self.types(types))
         if self.position is not None:
