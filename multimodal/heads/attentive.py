@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from multimodal.heads.classification import ClassificationHead
+from multimodal.heads.pooling import softmax_over_sequences
 from multimodal.nn import Encoded, LayerNorm
 from multimodal.nn.first_weights import initialize_linear
 
@@ -90,17 +91,7 @@ def attention_weights(
         num_sequences: of all tokens.
         valid: False at padding; None: there is none.
     """
-    logits = torch.einsum("nhe,he->nh", key, query) * key.shape[-1] ** -0.5
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    if valid is not None:
-        logits = logits.masked_fill(~valid[:, None], torch.finfo(logits.dtype).min)
-    index = sequence[:, None].expand_as(logits)
-    lowest = torch.full((num_sequences, logits.shape[1]), torch.finfo(logits.dtype).min, dtype=logits.dtype, device=logits.device)
-    largest = lowest.scatter_reduce(0, index, logits.detach(), "amax")
-    weight = (logits - largest[sequence]).exp()
-    weight = weight if valid is None else weight * valid[:, None]
-    total = weight.new_zeros(num_sequences, weight.shape[1]).index_add(0, sequence, weight)
-    return weight / total.clamp(min=torch.finfo(weight.dtype).tiny)[sequence]
+    return softmax_over_sequences(torch.einsum("nhe,he->nh", key, query) * key.shape[-1] ** -0.5, sequence, num_sequences, valid)
 
 
 def _with_special(encoded: Encoded, sequence: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:

@@ -1,20 +1,35 @@
 """One vector for each sequence.
 
-Letters in shapes: n tokens, s sequences, d width.
+Letters in shapes: n tokens, s sequences, d width, h heads, w width of the pooled vector.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from multimodal.nn import Encoded
+from multimodal.recorded import Recorded
 
 Pool = Literal["mean", "class", "first", "special"]
 POOLS = get_args(Pool)
+
+
+class Pooling(Recorded, nn.Module, ABC):
+    """A way to one vector for each sequence that is learned. Its constructor takes the width of the encoder first."""
+
+    width: int
+    """Of the pooled vector."""
+
+    @abstractmethod
+    def forward(
+        self, encoded: Encoded, sequence: Int[Tensor, " n"], num_sequences: int | torch.SymInt, valid: Bool[Tensor, " n"] | None = None
+    ) -> Float[Tensor, "s w"]:
+        """Return one vector for each sequence, zeros for one without tokens; arguments as of ``pool``."""
 
 
 def pool(
@@ -61,3 +76,26 @@ def pool(
     total = weight.new_zeros(num_sequences, tokens.shape[-1]).index_add(0, sequence, tokens.to(exact) * weight[:, None])
     count = weight.new_zeros(num_sequences).index_add(0, sequence, weight).clamp(min=1)
     return (total / count[:, None]).to(tokens.dtype)
+
+
+def softmax_over_sequences(
+    logits: Float[Tensor, "n h"], sequence: Int[Tensor, " n"], num_sequences: int | torch.SymInt, valid: Bool[Tensor, " n"] | None = None
+) -> Float[Tensor, "n h"]:
+    """Return the softmax over the tokens of each sequence, in float32 at least; 0 at padding.
+
+    Args:
+        logits: of each token, for each head.
+        sequence: the number of the sequence of each token.
+        num_sequences: of all tokens.
+        valid: False at padding; None: there is none.
+    """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    if valid is not None:
+        logits = logits.masked_fill(~valid[:, None], torch.finfo(logits.dtype).min)
+    index = sequence[:, None].expand_as(logits)
+    lowest = torch.full((num_sequences, logits.shape[1]), torch.finfo(logits.dtype).min, dtype=logits.dtype, device=logits.device)
+    largest = lowest.scatter_reduce(0, index, logits.detach(), "amax")
+    weight = (logits - largest[sequence]).exp()
+    weight = weight if valid is None else weight * valid[:, None]
+    total = weight.new_zeros(num_sequences, weight.shape[1]).index_add(0, sequence, weight)
+    return weight / total.clamp(min=torch.finfo(weight.dtype).tiny)[sequence]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from multimodal.heads.classification import NO_LABEL, ClassificationHead, Misfit
-from multimodal.heads.pooling import Pool
+from multimodal.heads.pooling import Pool, Pooling
 
 
 class TaggingHead(ClassificationHead):
@@ -26,15 +26,16 @@ class TaggingHead(ClassificationHead):
     Args:
         dim: width of the encoder.
         num_classes: number of labels.
-        pool: how the tokens of a sequence become one vector; see ``multimodal.heads.pool``.
-        norm: builds a norm of that vector from the width; None: no norm.
-        hidden: activation of a hidden layer of the same width; None: no hidden layer.
+        pool: how the tokens of a sequence become one vector, see ``multimodal.heads.pool``; or builds a learned pooling from the width.
+        norm: builds a norm of that vector from its width; None: no norm.
+        hidden: activation of a hidden layer; None: no hidden layer.
         hidden_norm: builds a norm after that activation from the width; None: no norm.
         hidden_bias: whether the hidden layer has a bias.
         dropout: share of the pooled vector dropped in training.
         init_scale: first weights are multiplied by this.
         positive_weight: weight of the classes that are there in the loss, above 0; those that are not have 1. Above 1: rare ones are found
             more often, and said more often where they are not.
+        hidden_dim: width of the hidden layer; None: that of the pooled vector.
 
     Raises:
         ValueError: a setting outside its range.
@@ -44,7 +45,7 @@ class TaggingHead(ClassificationHead):
         self,
         dim: int,
         num_classes: int,
-        pool: Pool = "mean",
+        pool: Pool | Callable[[int], Pooling] = "mean",
         norm: Callable[[int], nn.Module] | None = None,
         hidden: Literal["tanh", "relu", "gelu"] | None = None,
         hidden_norm: Callable[[int], nn.Module] | None = None,
@@ -52,8 +53,9 @@ class TaggingHead(ClassificationHead):
         dropout: float = 0.0,
         init_scale: float = 1.0,
         positive_weight: float = 1.0,
+        hidden_dim: int | None = None,
     ) -> None:
-        super().__init__(dim, num_classes, pool, norm, hidden, hidden_norm, hidden_bias, dropout, init_scale)
+        super().__init__(dim, num_classes, pool, norm, hidden, hidden_norm, hidden_bias, dropout, init_scale, hidden_dim)
         if positive_weight <= 0:
             raise ValueError(f"positive_weight must be above 0, got {positive_weight}.")
         self.positive_weight = positive_weight

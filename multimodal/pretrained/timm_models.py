@@ -133,8 +133,12 @@ class SavedModel(PretrainedModel):
         return {"stem": r"^embeds|^encoder\.special", "blocks": [(r"^encoder\.blocks\.(\d+)", None), (r"^encoder\.norm", (99999,))]}
 
     def _pool(self) -> Pool:
-        heads = (head for name, head in self.heads.items() if name == "classes")
-        return next((head.how for head in heads if isinstance(head, ClassificationHead)), "mean")
+        head = dict(self.heads.items()).get("classes")
+        if not isinstance(head, ClassificationHead):
+            return "mean"
+        if head.how is None:
+            raise ValueError(f"the classifier pools by a {type(head.pooling).__name__}, which timm has no name for: set global_pool.")
+        return head.how
 
 
 def timm_config(settings: ModelSettings, folder: str | Path) -> dict[str, Any]:
