@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
+from multimodal.heads import TokenClassifier
 from multimodal.nn import Encoded, Encoder
 from multimodal.pretrained.settings import ModelSettings
 from multimodal.protocols import Embed, Tokens, Transform
@@ -249,9 +250,11 @@ class PretrainedModel(nn.Module):
         )
 
     def logits(self, features: Features, name: str = "classes") -> Tensor:
-        """Return the logits that a head makes of features: ``(b, c)``, or ``(b, l, ids of all fields)`` of a head that predicts tokens."""
+        """Return the logits that a head makes of features: ``(b, c)``, or ``(b, l, c or ids of all fields)`` of one that tells tokens."""
         head, special = self._head(name), features.num_special
         tokens = features.x[:, special:]
+        if isinstance(head, TokenClassifier):
+            return head(tokens.flatten(0, 1)).unflatten(0, tokens.shape[:2])
         if hasattr(head, "vocab_sizes"):
             parts = [x.unflatten(0, tokens.shape[:2]) for x in head(tokens.flatten(0, 1))]
             return parts[0] if len(parts) == 1 else torch.cat(parts, -1)

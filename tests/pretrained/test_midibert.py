@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from multimodal.heads import ClassificationHead, TokenClassifier
 from multimodal.pretrained import PretrainedModel, import_checkpoint
 from multimodal.pretrained.registry import format_of
 from multimodal.tokenizers.midi import CompoundTokenizer, MidiTransform
@@ -179,23 +180,86 @@ def test_the_adversarial_trunk_has_227_tensors():
     assert model.settings.embeds["midi"]["init_args"]["mask_ids"][3] == 257
 
 
+NOTES = {"classifier.1.weight": (256, 768), "classifier.1.bias": (256,), "classifier.3.weight": (4, 256), "classifier.3.bias": (4,)}
+PIECES = {
+    "attention.ws1.weight": (128, 768),
+    "attention.ws2.weight": (4, 128),
+    "classifier.0.weight": (256, 3072),
+    "classifier.0.bias": (256,),
+    "classifier.2.weight": (8, 256),
+    "classifier.2.bias": (8,),
+}
+
+
+@pytest.mark.parametrize("head", [NOTES, PIECES], ids=["of notes", "of pieces"])
 @pytest.mark.parametrize(
-    "head",
+    ("vocabs", "family", "layout", "tensors"),
     [
-        {"classifier.1.weight": (256, 768), "classifier.1.bias": (256,), "classifier.3.weight": (4, 256), "classifier.3.bias": (4,)},
-        {
-            "attention.ws1.weight": (128, 768),
-            "attention.ws2.weight": (4, 128),
-            "classifier.0.weight": (256, 3072),
-            "classifier.2.weight": (8, 256),
-        },
+        (COMPOUND, "midibert", "midi-bert", 217),
+        (OCTUPLE, "adversarial-midibert", "adversarial-midi-bert", 221),
     ],
-    ids=["of notes", "of pieces"],
 )
-def test_of_a_fine_tuned_model_the_trunk_is_read(head):
-    shapes = trunk_shapes(prefix="midibert.") | head
-    parts = check_accounts(shapes, {}, "midibert", "midi-bert", ignored=4 + len(head))
-    assert not parts[""].target.heads
+def test_every_tensor_of_a_fine_tuned_model_is_read(head, vocabs, family, layout, tensors):
+    shapes = trunk_shapes(vocabs, prefix="midibert.")
+    assert len(shapes) == tensors  # of the second system, without the six of layers that are not used
+    model = check_accounts(shapes | head, {}, family, layout, ignored=4)[""].target
+    own = model.heads["places" if head is NOTES else "classes"]
+    assert sum(x.numel() for x in own.parameters()) == sum(math.prod(shape) for shape in head.values())
+    assert own.num_classes == (4 if head is NOTES else 8)
+
+
+TINY_NOTES = {"classifier.1.weight": (6, 24), "classifier.1.bias": (6,), "classifier.3.weight": (4, 6), "classifier.3.bias": (4,)}
+TINY_PIECES = {
+    "attention.ws1.weight": (5, 24),
+    "attention.ws2.weight": (3, 5),
+    "classifier.0.weight": (6, 72),
+    "classifier.0.bias": (6,),
+    "classifier.2.weight": (8, 6),
+    "classifier.2.bias": (8,),
+}
+
+
+@pytest.mark.parametrize("head", [TINY_NOTES, TINY_PIECES], ids=["of notes", "of pieces"])
+def test_logits_of_a_fine_tuned_model_are_those_of_the_loops(tmp_path, head):
+    shapes = trunk_shapes(**TINY, prefix="midibert.") | head
+    state = random_state(shapes)
+    torch.save({"state_dict": state}, tmp_path / "tuned.ckpt")
+    model, lengths = imported(tmp_path / "tuned.ckpt"), [5, 1, 12]
+    ids, name = pieces(COMPOUND, lengths), "places" if head is TINY_NOTES else "classes"
+    with torch.no_grad():
+        logits = model.logits(model.features(ids, torch.tensor(lengths)), name)
+    trunk = {name.removeprefix("midibert."): x for name, x in state.items()}
+    for own, length, notes in zip(logits, lengths, ids.split(lengths), strict=True):
+        x = layers_of(trunk, notes)[-1]
+        if name == "places":
+            check_close(own[:length], linear(state, "classifier.3", linear(state, "classifier.1", x).relu()))
+            continue
+        weights = ((x @ state["attention.ws1.weight"].T).tanh() @ state["attention.ws2.weight"].T).softmax(0)
+        pooled = torch.cat([weights[:, i] @ x for i in range(3)])
+        check_close(own, linear(state, "classifier.2", linear(state, "classifier.0", pooled).relu()))
+
+
+@pytest.mark.parametrize("head", [TINY_NOTES, TINY_PIECES], ids=["of notes", "of pieces"])
+def test_a_fine_tuned_model_is_written_as_it_was_read(tmp_path, head):
+    state = random_state(trunk_shapes(**TINY, prefix="midibert.") | head)
+    torch.save({"state_dict": state}, tmp_path / "tuned.ckpt")
+    written = format_of("midibert", "midi-bert").write(imported(tmp_path / "tuned.ckpt")).tensors
+    unused = ("word_embeddings", "position_embeddings", "pooler")
+    check_same(written, {name: x for name, x in state.items() if not any(part in name for part in unused)})
+
+
+def test_heads_of_other_kinds_cannot_be_written(tmp_path):
+    saved(tmp_path / "trunk.ckpt")
+    layout = format_of("midibert", "midi-bert")
+    for name, head, message in (
+        ("places", TokenClassifier(24, 4), "MidiBERT's classifier of notes is a TokenClassifier without norm"),
+        ("classes", ClassificationHead(24, 4, hidden="relu"), "MidiBERT's classifier of pieces is a ClassificationHead that pools by"),
+        ("other", ClassificationHead(24, 4), r"holds one head, 'tokens', 'places' or 'classes'; the model has \['other'\]"),
+    ):
+        model = imported(tmp_path / "trunk.ckpt")
+        model.heads[name] = head
+        with pytest.raises(ValueError, match=message):
+            layout.write(model)
 
 
 def test_the_tables_are_those_of_the_tokenizer_that_reads_files(tmp_path):

@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from multimodal.heads import ClassificationHead, StructuredAttentionPooling, TokenClassifier
 from multimodal.pretrained.checkpoint import Checkpoint
 from multimodal.pretrained.format import Format, ImportOptions, Part, Shapes, Written, count_layers
 from multimodal.pretrained.formats import bert, layers, vision
@@ -25,6 +26,10 @@ from multimodal.pretrained.settings import ModelSettings, part
 
 FIELDS = "word_emb.{}.lut.weight"
 HEAD = "mask_lm.proj.{}"
+NOTE_LAYERS, PIECE_LAYERS = ("classifier.1", "classifier.3"), ("classifier.0", "classifier.2")
+"""Hidden layer and classes; what stands between the numbers has no tensors."""
+POOLING = ("attention.ws1.weight", "attention.ws2.weight")
+NOTE_DROPOUT = 0.1
 DISTANCES = "{}bert.encoder.layer.{}.attention.self.distance_embedding.weight"
 COMPOUND = (4, 18, 88, 66)
 """Ids of the published compound words, which ``multimodal.tokenizers.midi.MidiTransform`` makes."""
@@ -36,9 +41,35 @@ IGNORED = {
     "*bert.embeddings.position_ids": "an index that is computed, not learned",
     "*bert.pooler.dense.*": "a pooler that no head reads",
     "*attention_linear.*": "layers that are stored and not used",
-    "classifier.*": "a classifier of notes or pieces, of a shape that no head here has; the encoder is imported without it",
-    "attention.ws?.*": "the pooling of a classifier of pieces, which no head here has; the encoder is imported without it",
 }
+
+
+class NoteHead(NamedTuple):
+    """A classifier of notes: dropout, a hidden layer, the classes.
+
+    Args:
+        classes: number of them; the published ones count padding as class 0.
+        hidden: width of the hidden layer.
+    """
+
+    classes: int
+    hidden: int
+
+
+class PieceHead(NamedTuple):
+    """A classifier of pieces: structured self-attention, a hidden layer, the classes.
+
+    Args:
+        classes: number of them.
+        hidden: width of the hidden layer.
+        inner: width between the two layers of the pooling.
+        heads: of the pooling.
+    """
+
+    classes: int
+    hidden: int
+    inner: int
+    heads: int
 
 
 @dataclass(frozen=True)
@@ -51,6 +82,8 @@ class Sizes(TrunkSizes):
         max_length: notes of a sequence.
         types: token types.
         predicts: whether there is a masked-note head.
+        notes: the classifier of notes; None: there is none.
+        pieces: the classifier of pieces; None: there is none.
     """
 
     vocabs: tuple[int, ...]
@@ -58,6 +91,28 @@ class Sizes(TrunkSizes):
     max_length: int
     types: int
     predicts: bool
+    notes: NoteHead | None = None
+    pieces: PieceHead | None = None
+
+    @property
+    def has_head(self) -> bool:
+        """Whether there is any head."""
+        return self.predicts or self.notes is not None or self.pieces is not None
+
+
+def heads_of(sizes: Sizes) -> dict[str, dict[str, Any]]:
+    """Return how to build the heads."""
+    heads = {}
+    if sizes.predicts:
+        heads["tokens"] = part(layers.NN + "PredictionHead", vocab_sizes=list(sizes.vocabs))
+    if sizes.notes is not None:
+        own = {"num_classes": sizes.notes.classes, "hidden": "relu", "hidden_dim": sizes.notes.hidden}
+        heads["places"] = part("multimodal.heads.TokenClassifier", dropout=NOTE_DROPOUT, **own)
+    if sizes.pieces is not None:
+        pooling = part("multimodal.heads.StructuredAttentionPooling", hidden_dim=sizes.pieces.inner, num_heads=sizes.pieces.heads)
+        own = {"num_classes": sizes.pieces.classes, "hidden": "relu", "hidden_dim": sizes.pieces.hidden}
+        heads["classes"] = part("multimodal.heads.ClassificationHead", pool=pooling, **own)
+    return heads
 
 
 def settings_of(sizes: Sizes) -> ModelSettings:
@@ -84,9 +139,8 @@ def settings_of(sizes: Sizes) -> ModelSettings:
         norm=norm,
         norm_at="none",
     )
-    heads = {"tokens": part(layers.NN + "PredictionHead", vocab_sizes=list(sizes.vocabs))} if sizes.predicts else {}
     transform = part("multimodal.tokenizers.midi.MidiTransform", max_notes=sizes.max_length)
-    return ModelSettings(encoder, {"midi": embed}, heads, {"midi": transform} if sizes.vocabs == COMPOUND else {})
+    return ModelSettings(encoder, {"midi": embed}, heads_of(sizes), {"midi": transform} if sizes.vocabs == COMPOUND else {})
 
 
 def sizes_of(model: PretrainedModel) -> Sizes:
@@ -96,8 +150,8 @@ def sizes_of(model: PretrainedModel) -> Sizes:
         ValueError: it has a head that the layout does not have.
     """
     encoder, embed = model.settings.encoder["init_args"], model.settings.embeds["midi"]["init_args"]
-    if unknown := sorted(set(model.settings.heads) - {"tokens"}):
-        raise ValueError(f"MidiBERT's layout holds the head 'tokens' alone; the model also has {unknown}.")
+    if len(model.heads) > 1 or set(model.heads) - {"tokens", "places", "classes"}:
+        raise ValueError(f"MidiBERT's layout holds one head, 'tokens', 'places' or 'classes'; the model has {sorted(model.heads)}.")
     return Sizes(
         dim=encoder["dim"],
         depth=encoder["depth"],
@@ -107,8 +161,34 @@ def sizes_of(model: PretrainedModel) -> Sizes:
         field_dim=embed["field_dim"],
         max_length=embed["max_length"],
         types=embed["num_types"],
-        predicts="tokens" in model.settings.heads,
+        predicts="tokens" in model.heads,
+        notes=_note_head(model.heads["places"]) if "places" in model.heads else None,
+        pieces=_piece_head(model.heads["classes"]) if "classes" in model.heads else None,
     )
+
+
+def _note_head(head: nn.Module) -> NoteHead:
+    if not isinstance(head, TokenClassifier) or not isinstance(head.norm, nn.Identity) or not _is_relu_layer(head.hidden):
+        raise ValueError("MidiBERT's classifier of notes is a TokenClassifier without norm whose hidden layer ends with a ReLU.")
+    return NoteHead(head.num_classes, head.proj.in_features)
+
+
+def _piece_head(head: nn.Module) -> PieceHead:
+    pooling = head.pooling if isinstance(head, ClassificationHead) and isinstance(head.norm, nn.Identity) else None
+    if not isinstance(head, ClassificationHead) or not isinstance(pooling, StructuredAttentionPooling) or not _is_relu_layer(head.hidden):
+        raise ValueError(
+            "MidiBERT's classifier of pieces is a ClassificationHead that pools by StructuredAttentionPooling, without norm, whose hidden "
+            "layer ends with a ReLU."
+        )
+    return PieceHead(head.num_classes, head.proj.in_features, pooling.inner.out_features, pooling.outer.out_features)
+
+
+def _is_relu_layer(hidden: Any) -> bool:
+    """Return whether it is a linear layer with a bias, a ReLU, and no norm."""
+    if not isinstance(hidden, nn.Sequential):
+        return False
+    linear, act, norm = hidden
+    return linear.bias is not None and isinstance(act, nn.ReLU) and isinstance(norm, nn.Identity)
 
 
 def end_to_end(ours: str, theirs: Sequence[str], sizes: Sequence[int]) -> Entry:
@@ -121,7 +201,7 @@ def end_to_end(ours: str, theirs: Sequence[str], sizes: Sequence[int]) -> Entry:
 
 
 class MidiBert(Format):
-    """The names of MIDI-BERT: the pretrained trunk, the same with its masked-note head, and fine-tuned models, whose trunk is read."""
+    """The names of MIDI-BERT: the pretrained trunk, the same with its masked-note head, and classifiers of notes and of pieces."""
 
     family, layout = "midibert", "midi-bert"
     licence, source = "MIT", "https://github.com/wazenmai/MIDI-BERT"
@@ -155,6 +235,8 @@ class MidiBert(Format):
             max_length=(distances[0] + 1) // 2,
             types=shapes[prefix + "bert." + TYPES][0],
             predicts=HEAD.format(0) + ".weight" in shapes,
+            notes=note_head_of(shapes),
+            pieces=piece_head_of(shapes),
         )
         return [Part(PretrainedModel(settings_of(sizes)), self.keymap(sizes, prefix))]
 
@@ -169,13 +251,18 @@ class MidiBert(Format):
         for leaf in ("weight", "bias") if sizes.predicts else ():
             theirs = [f"{HEAD.format(i)}.{leaf}" for i in range(len(sizes.vocabs))]
             entries.append(end_to_end(f"heads.tokens.proj.{leaf}", theirs, sizes.vocabs))
+        if sizes.notes is not None:
+            entries += [*pair("heads.places.hidden.0", NOTE_LAYERS[0]), *pair("heads.places.proj", NOTE_LAYERS[1])]
+        if sizes.pieces is not None:
+            entries += [*pair("heads.classes.hidden.0", PIECE_LAYERS[0]), *pair("heads.classes.proj", PIECE_LAYERS[1])]
+            entries += [same(f"heads.classes.pooling.{x}.weight", name) for x, name in zip(("inner", "outer"), POOLING, strict=True)]
         return KeyMap(entries, IGNORED)
 
     def write(self, model: nn.Module) -> Written:
         """Write the names of MIDI-BERT; what it does not use is left out."""
         assert isinstance(model, PretrainedModel)
         sizes = sizes_of(model)
-        return Written(self.keymap(sizes, "midibert." if sizes.predicts else "").to_theirs(model.state_dict()))
+        return Written(self.keymap(sizes, "midibert." if sizes.has_head else "").to_theirs(model.state_dict()))
 
 
 class AdversarialMidiBert(MidiBert):
@@ -185,6 +272,20 @@ class AdversarialMidiBert(MidiBert):
     licence = "not stated: the repository has no licence file"
     source = "https://github.com/RS2002/Adversarial-MidiBERT"
     num_fields = 8
+
+
+def note_head_of(shapes: Shapes) -> NoteHead | None:
+    """Return the sizes of the classifier of notes; None: there is none."""
+    hidden, last = (shapes.get(f"{layer}.weight", (0,))[0] for layer in NOTE_LAYERS)
+    return NoteHead(last, hidden) if hidden and last else None
+
+
+def piece_head_of(shapes: Shapes) -> PieceHead | None:
+    """Return the sizes of the classifier of pieces; None: there is none."""
+    if any(name not in shapes for name in (*POOLING, *(f"{layer}.weight" for layer in PIECE_LAYERS))):
+        return None
+    hidden, last = (shapes[f"{layer}.weight"][0] for layer in PIECE_LAYERS)
+    return PieceHead(last, hidden, shapes[POOLING[0]][0], shapes[POOLING[1]][0])
 
 
 def prefix_of(shapes: Shapes) -> str:
