@@ -14,7 +14,7 @@ import tempfile
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -48,7 +48,8 @@ class Piece:
         name: collection and name of the file; that of the MIDI file below ``pieces``.
         work: what it is a movement of; its own name where it is a work by itself.
         label: dance type of a tune, ``"chorale"``, or None.
-        openings: the first 12 intervals of each part, the highest part first.
+        openings: the first 12 intervals of each part.
+        voices: names of the parts, in lower case.
         num_notes: of all parts.
         seconds: of processor time, for reading it.
         error: why it could not be read; None: it was.
@@ -58,6 +59,7 @@ class Piece:
     work: str
     label: str | None = None
     openings: tuple[tuple[int, ...], ...] = ()
+    voices: tuple[str, ...] = ()
     num_notes: int = 0
     seconds: float = 0.0
     error: str | None = None
@@ -68,7 +70,9 @@ class Piece:
         return self.name.partition("/")[0]
 
 
-def read_corpus(folder: Path, seconds: float = 600.0, limit: int | None = None) -> list[Piece]:
+def read_corpus(
+    folder: Path, seconds: float = 600.0, limit: int | None = None, collections: Sequence[str] = (*TUNES, *SCORES)
+) -> list[Piece]:
     """Write ``pieces/<name>.mid`` below a folder, and a line about each piece to ``pieces.jsonl``; return the pieces that could be read.
 
     What is in the list is not read again, so that it can be stopped and go on.
@@ -77,16 +81,17 @@ def read_corpus(folder: Path, seconds: float = 600.0, limit: int | None = None) 
         folder: where to.
         seconds: of processor time, for what music21 reads; what is left is said, and read by the next call.
         limit: most pieces of a collection; None: all.
+        collections: of ``TUNES`` and ``SCORES``, to read.
     """
     table = folder / "pieces.jsonl"
     known = {piece.name for piece in pieces_in(table)}
     (folder / "pieces").mkdir(parents=True, exist_ok=True)
     with table.open("a") as file, tempfile.TemporaryFile() as messages:
-        for collection in TUNES:
+        for collection in (name for name in collections if name in TUNES):
             found = [(f"{collection}/{name}", label, abc) for name, label, abc in abc_texts(collection)][:limit]
             new = [(name, label, abc) for name, label, abc in found if name not in known]
             _note(file, (_of_abc(folder, *tune, messages) for tune in new), collection, len(new))
-        for collection in SCORES:
+        for collection in (name for name in collections if name in SCORES):
             paths = [(name, path) for name, path in _paths(collection)[:limit] if name not in known]
             seconds -= _note(file, (_of_file(folder, *entry) for entry in paths), collection, len(paths), seconds)
     return [piece for piece in pieces_in(table) if piece.error is None]
@@ -95,7 +100,7 @@ def read_corpus(folder: Path, seconds: float = 600.0, limit: int | None = None) 
 def pieces_in(table: Path) -> list[Piece]:
     """Return what the list says, also of pieces that could not be read."""
     lines = [json.loads(line) for line in table.read_text().splitlines()] if table.is_file() else []
-    return [Piece(**line | {"openings": tuple(map(tuple, line["openings"]))}) for line in lines]
+    return [Piece(**line | {"openings": tuple(map(tuple, line["openings"])), "voices": tuple(line["voices"])}) for line in lines]
 
 
 def score_in(folder: Path, piece: Piece) -> Score:
@@ -136,8 +141,9 @@ def _timed(folder: Path, piece: Piece, read: Callable[[], Score]) -> Piece:
     path = folder / "pieces" / f"{piece.name}.mid"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
-    facts |= {"openings": openings_of(score), "num_notes": len(score), "seconds": round(time.process_time() - started, 3)}
-    return Piece(**facts | {"label": CHORALE if score.track_names == VOICES and piece.collection == "bach" else piece.label})
+    facts |= {"openings": openings_of(score), "voices": score.track_names, "num_notes": len(score)}
+    label = CHORALE if score.track_names == VOICES and piece.collection == "bach" else piece.label
+    return Piece(**facts | {"label": label, "seconds": round(time.process_time() - started, 3)})
 
 
 def openings_of(score: Score) -> tuple[tuple[int, ...], ...]:
