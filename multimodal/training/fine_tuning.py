@@ -28,10 +28,12 @@ from multimodal.training.freezing import freeze
 from multimodal.training.head_scores import HeadScores
 from multimodal.training.mixing import Mixed, Mixing, can_be_mixed
 from multimodal.training.optimization import WarmupCosine
-from multimodal.training.views import num_views, views_of
+from multimodal.training.views import Said, num_views, views_of
 
 OF_DATA = {LABEL: "classes", TAGS: "tags"}
 """Name of a label that shards hold -> what a data module calls its classes."""
+VIEW_SCORES = "{}_view_scores"
+"""Name of the scores of single views in a stage."""
 
 
 class FineTuning(EncoderTraining):
@@ -43,10 +45,13 @@ class FineTuning(EncoderTraining):
 
     Of items with several views in evaluation (``Transform.num_views``), the logits are the mean over the views, each encoded by itself.
 
-    Logs loss, accuracy and macro F1 (``val/accuracy``; with several heads also ``val/accuracy/<head>``); of mixed samples, in training, the
-    label with the larger share counts as the true one. ``predict`` writes the probabilities of each head as ``<head>.npy`` and the most
-    likely classes as ``<head>_ids.npy``. A ``TaggingHead``, for labels of which a sample may have several, logs mean average precision,
-    mean ROC area and d-prime instead, and predicts probabilities alone.
+    Logs loss, accuracy and macro F1 (``val/accuracy``; with several heads ``val/accuracy/<head>`` too); of several views also
+    those of each view by itself (``val/view_accuracy``) and their number (``val/views``), as systems report them that tell the chunks of a
+    piece. Of mixed samples, in training, the label with the larger share counts as the true one. A ``TaggingHead``, for labels of
+    which a sample may have several, logs mean average precision, mean ROC area and d-prime instead.
+
+    ``predict`` writes the probabilities of each head as ``<head>.npy`` and the most likely classes as ``<head>_ids.npy``; a ``TaggingHead``
+    predicts probabilities alone.
 
     Args:
         encoder: a new one, or one that was trained before (``multimodal.pretrained.load_encoder``).
@@ -96,6 +101,8 @@ class FineTuning(EncoderTraining):
         self._frozen = freeze(self, freeze_layers)
         own = {name: cast(ClassificationHead, head) for name, head in self.heads.items()}
         self.scores = nn.ModuleDict({f"{stage}_scores": HeadScores(own) for stage in ("train", "val", "test")})
+        for stage in ("val", "test") if num_views(self.transforms) > 1 else ():
+            self.scores[VIEW_SCORES.format(stage)] = HeadScores(own)
         self._labelled = 0  # labels of this epoch
         self._check_parts()
         self.train()  # which Lightning does not call before the first step
@@ -103,7 +110,6 @@ class FineTuning(EncoderTraining):
     @torch.no_grad()
     def _check_parts(self) -> None:
         """Try the embeddings on the transforms' examples, and the heads on one token."""
-        num_views(self.transforms)
         for name, modality in self.modalities.items():
             check_input(name, cast(Input, modality), self.encoder.dim)
         if self.mixing is not None:
@@ -172,23 +178,26 @@ class FineTuning(EncoderTraining):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return head name -> logits ``(s, c)``; nothing for an empty batch. Those of samples without tokens mean nothing."""
-        return self._logits(batch)[0]
+        return self._said(batch, self._logits).mean()
 
-    def _logits(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
-        """Return the logits of each head, and ``(s,)`` bool, True for samples with tokens."""
-        return self._over_views(batch, lambda *read: {name: head(*read) for name, head in self.heads.items()})
+    def _logits(self, encoded: Encoded, sequence: Tensor, num_sequences: int) -> dict[str, Tensor]:
+        """Return head name -> logits."""
+        return {name: head(encoded, sequence, num_sequences) for name, head in self.heads.items()}
 
-    def _over_views(self, batch: Batch, say: Callable[[Encoded, Tensor, int], dict[str, Tensor]]) -> tuple[dict[str, Tensor], Tensor]:
-        """Return the means over the views of what is said of each, and ``(s,)`` bool, True for samples with tokens."""
-        present, said = torch.zeros(batch.num_samples, dtype=torch.bool, device=self.device), defaultdict[str, list[Tensor]](list)
-        for view in [batch] if self.training else views_of(batch, self.transforms):
+    def _said(self, batch: Batch, say: Callable[[Encoded, Tensor, int], dict[str, Tensor]]) -> Said:
+        """Return what is said of each view of the samples; of a batch without items nothing."""
+        found, present = defaultdict[str, list[Tensor]](list), []
+        for view in [batch] if self.training or not batch.items else views_of(batch, self.transforms):
             read = self._read(view)
             if read is None:
+                if batch.items:  # sharded layers run as often as on ranks that have this view
+                    super()._encode_nothing()
                 continue
             for name, x in say(*read).items():
-                said[name].append(F.pad(x, (0, 0, 0, batch.num_samples - read[2])))
-            present = present.index_fill(0, read[1], True)
-        return {name: views[0] if len(views) == 1 else torch.stack(views).mean(0) for name, views in said.items()}, present
+                found[name].append(F.pad(x, (0, 0, 0, batch.num_samples - read[2])))
+            present.append(torch.zeros(batch.num_samples, dtype=torch.bool, device=self.device).index_fill(0, read[1], True))
+        none = torch.zeros(0, batch.num_samples, dtype=torch.bool, device=self.device)
+        return Said({name: torch.stack(views) for name, views in found.items()}, torch.stack(present) if present else none)
 
     def _encode_nothing(self) -> Tensor:
         """Return 0; sharded layers run as often as on ranks that have items."""
@@ -206,18 +215,36 @@ class FineTuning(EncoderTraining):
     def _terms(self, batch: Batch, stage: str) -> dict[tuple[str, int], Term]:
         terms = {}
         batch, mixed = self.mixing(batch) if stage == "train" and self.mixing is not None else (batch, None)
-        found, present = self._logits(batch)
-        for name, logits in found.items():
+        said = self._said(batch, self._logits)
+        for name, logits in said.mean().items():
             head = self._head(name)
             labels = head.told(batch.labels.get(name), len(logits))
-            chosen = (head.labelled(labels) & present).nonzero()[:, 0]
-            said = logits[chosen].float()
-            guesses = head.guesses(said)
-            loss, true = self._loss(head, said, labels, chosen, mixed)
+            chosen = (head.labelled(labels) & said.samples).nonzero()[:, 0]
+            found = logits[chosen].float()
+            guesses = head.guesses(found)
+            loss, true = self._loss(head, found, labels, chosen, mixed)
             cast(HeadScores, self._metric(stage)).update(name, loss, guesses, true)
+            if VIEW_SCORES.format(stage) in self.scores:
+                self._score_views(stage, name, said.views[name][:, chosen], said.present[:, chosen], labels[chosen])
             correct, count = head.right(guesses, true).sum()[None], torch.tensor(len(chosen), device=logits.device)
             terms[name, 0] = Term(loss, count=count, weight=1.0, correct=correct, ids=guesses)
         return terms
+
+    def _score_views(self, stage: str, name: str, logits: Tensor, present: Tensor, labels: Tensor) -> None:
+        """Score each view of labelled samples by itself; ``logits``: ``(v, m, c)``, ``present``: ``(v, m)``."""
+        head, own = self._head(name), logits[present].float()
+        true = labels.expand(len(present), *labels.shape)[present]
+        scores = cast(HeadScores, self.scores[VIEW_SCORES.format(stage)])
+        scores.update(name, head.losses(own, true, self.label_smoothing).sum(), head.guesses(own), true)
+
+    def _log_scores(self, stage: str) -> None:
+        super()._log_scores(stage)
+        if VIEW_SCORES.format(stage) not in self.scores:
+            return
+        metric = cast(HeadScores, self.scores[VIEW_SCORES.format(stage)])
+        for name, value in metric.compute().items():
+            self.log(f"{stage}/{view_score(name)}", value, batch_size=1, sync_dist=True)  # equal on all ranks already
+        metric.reset()
 
     def _loss(self, head: ClassificationHead, logits: Tensor, labels: Tensor, chosen: Tensor, mixed: Mixed | None) -> tuple[Tensor, Tensor]:
         """Return the sum of the losses of the chosen samples, whose logits these are, and what counts as their true classes."""
@@ -248,21 +275,21 @@ class FineTuning(EncoderTraining):
 
         Of heads with vectors of their own also ``<head>_<name>`` -> keys and vectors: ``<head>_embeddings``.
         """
-        said, present = self._over_views(batch, self._logits_and_vectors)
-        if not said:
+        found = self._said(batch, self._logits_and_vectors)
+        if not found.views:
             self._encode_nothing()
             return {}
-        index = present.nonzero()[:, 0]
+        index = found.samples.nonzero()[:, 0]
         keys = [batch.keys[i] for i in index.tolist()]
-        chosen = {name: values[index].float() for name, values in said.items()}
-        found: dict[str, Tensor] = {}
+        chosen = {name: values[index].float() for name, values in found.mean().items()}
+        told: dict[str, Tensor] = {}
         for name in self.heads:
-            found |= self._head(name).predictions(name, chosen.pop(name))
-        return {name: (keys, values) for name, values in (found | chosen).items()}
+            told |= self._head(name).predictions(name, chosen.pop(name))
+        return {name: (keys, values) for name, values in (told | chosen).items()}
 
     def _logits_and_vectors(self, encoded: Encoded, sequence: Tensor, num_sequences: int) -> dict[str, Tensor]:
         """Return head name -> logits, and ``<head>_<name>`` -> vectors of heads that have such."""
-        said = {name: head(encoded, sequence, num_sequences) for name, head in self.heads.items()}
+        said = self._logits(encoded, sequence, num_sequences)
         for name in self.heads:
             own = self._head(name).vectors(encoded, sequence, num_sequences)
             said |= {f"{name}_{what}": vectors for what, vectors in own.items()}
@@ -270,3 +297,9 @@ class FineTuning(EncoderTraining):
 
     def _shown(self, score: str) -> bool:
         return score.partition("/")[0] in ("loss", "accuracy", "mean_average_precision")
+
+
+def view_score(name: str) -> str:
+    """Return what a score is called when it is one of single views: accuracy/<head> -> view_accuracy/<head>, samples -> views."""
+    score, slash, head = name.partition("/")
+    return ("views" if score == "samples" else f"view_{score}") + slash + head

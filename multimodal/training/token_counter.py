@@ -12,6 +12,7 @@ from multimodal.batch import Batch
 from multimodal.fingerprint import transform_fingerprint
 from multimodal.modality import Input
 from multimodal.protocols import TokenCounter
+from multimodal.windowed import split_windows
 
 
 class ModalityTokenCounter(TokenCounter):
@@ -33,7 +34,7 @@ class ModalityTokenCounter(TokenCounter):
         for name, items in batch.items.items():
             if name not in self.modalities:
                 continue
-            items = self.modalities[name].prepared(items, train=False)
+            items = split_windows(self.modalities[name].prepared(items, train=False))
             tokens = self.modalities[name].embed.tokens(items.values, items.lengths)
             count.index_add_(0, items.sample, tokens.lengths)
         return count
