@@ -25,7 +25,7 @@ def tune(number: int, split: str = "train", label: str | None = "reel") -> Piece
 
 
 def write_piece(root: Path, piece: Piece, metre: tuple[int, int] = (6, 8)) -> Score:
-    random = np.random.default_rng(len(piece.name))
+    random = np.random.default_rng(int.from_bytes(piece.name.encode()) % 2**32)
     start = 240 * torch.arange(piece.num_notes)
     pitch = torch.from_numpy(random.integers(60, 80, piece.num_notes))
     notes = torch.stack([start, pitch, *(torch.full_like(pitch, x) for x in (240, 80, 40, 0))], dim=1)
@@ -77,14 +77,24 @@ def test_tied_notes_are_one_and_ornaments_none() -> None:
     assert joined_notes(part) == [(0, 60, 3), (3, 60, 4)]
 
 
-def test_copies_of_a_melody_are_in_one_split_and_never_pretrained_on_when_tested() -> None:
-    tested, copy, other = tune(1, TEST), tune(2, TEST, label=None), tune(3)
-    inner = Piece("bach/b", "bach/b", None, (opening_in("train"), opening_in(TEST)), ("horn", "alto"), 80)
-    chorale = Piece("bach/c", "bach/c", "chorale", (opening_in("train"), opening_in(TEST)), ("horn", "soprano"), 80)
-    pieces = [tested, copy, other, inner, chorale]
+def test_copies_of_a_melody_are_in_one_split_and_never_pretrained_on_when_tested(tmp_path: Path) -> None:
+    tested, copy, other = tune(1, TEST), tune(2, TEST, label=None), tune(31)
+    inner = Piece("bach/b", "bach/b", None, (opening_in("train"), opening_in(TEST)), ("horn", "alto"), 70)
+    chorale = Piece("bach/ccc", "bach/ccc", "chorale", (opening_in("train"), opening_in(TEST)), ("horn", "soprano"), 60)
+    variant = tune(42)
+    pieces = [tested, copy, other, inner, chorale, variant]
     splits = split_pieces(pieces)
-    assert list(splits.values()) == [TEST, TEST, "train", "train", TEST]
-    assert pretraining_pieces(pieces, splits) == [other]  # the second of the inner parts opens like a tested melody
+    assert list(splits.values()) == [TEST, TEST, "train", "train", TEST, "train"]
+    melody = write_piece(tmp_path, tested)
+    for piece in (other, inner, chorale):
+        write_piece(tmp_path, piece)
+    same = write_piece(tmp_path, variant).notes
+    same[20:37, Column.PITCH] = melody.column(Column.PITCH)[30:47] + 3
+    (tmp_path / "pieces" / f"{variant.name}.mid").write_bytes(write_score(Score(same)))
+    assert pretraining_pieces(tmp_path, pieces, splits) == [other]  # an inner part opens like a tested melody; 16 intervals are of one
+    same[20, Column.PITCH] += 1
+    (tmp_path / "pieces" / f"{variant.name}.mid").write_bytes(write_score(Score(same)))
+    assert pretraining_pieces(tmp_path, pieces, splits) == [other, variant]
 
 
 def test_movements_of_a_work_are_in_one_split() -> None:
