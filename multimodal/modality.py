@@ -6,7 +6,7 @@ Letters in shapes: n tokens of all items, items, k fields, d width.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -29,11 +29,12 @@ class MaskedView:
         tokens: all tokens, as they are shown.
         targets: ``(n, ...)``, what is to be predicted of each: ids or vectors.
         masked: ``(n,)`` bool, True where that is to be predicted.
-        shown_as_mask: ``(n,)`` bool, True where the encoder sees the mask.
+        shown_as_mask: ``(n,)`` bool, True where the encoder sees the mask; ``(n, k)``, in which fields.
         visible: ``(n,)`` bool, True at the tokens that the encoder gets; None: it gets all.
         sequence: ``(n,)`` int64, the sequence of each token: the number of its sample, or that of a group of mixed items. Of c clones of a
             sample: c times the number of the sample, and that of the clone.
-        asked: ``(n, size)`` bool, True at the entries of vectors that are to be predicted; None: all of masked tokens.
+        asked: ``(n, size)`` or ``(n, k)`` bool, True at the entries of vectors, or the fields of ids, that are to be predicted; None: all
+            of masked tokens.
     """
 
     tokens: Tokens
@@ -43,6 +44,14 @@ class MaskedView:
     visible: Tensor | None
     sequence: Tensor
     asked: Tensor | None = None
+
+    @property
+    def truth(self) -> Tensor:
+        """``(m, ...)``, what is to be predicted of the m masked tokens; what is not asked for is NaN in vectors, and -1 in ids."""
+        truth = self.targets[self.masked]
+        if self.asked is None:
+            return truth
+        return truth.masked_fill(~self.asked[self.masked], torch.nan if truth.is_floating_point() else -1)
 
 
 class Input(nn.Module):
@@ -235,22 +244,25 @@ class Modality(Input):
         """Cut items into tokens and hide some, as a function of the items' seeds.
 
         Raises:
-            ValueError: as ``targets``; or hidden tokens are dropped, and there is no decoder; or entries are asked for that a target lacks.
+            ValueError: as ``targets``; or hidden tokens are dropped, and there is no decoder; or entries are asked for that a target lacks;
+                or single fields are hidden of what cannot show the others.
         """
         tokens = self.embed.tokens(items.values, items.lengths)
         targets = self.targets(items, tokens)
         if self.tokenizer is not None:
-            tokens = replace(tokens, marks=self.tokenizer.marks(targets), begins=self.tokenizer.begins(targets))
+            tokens = self.tokenizer.annotated(tokens, targets)
         seed, sequence = self.seeds(items), self._sequence(items)
         if self.clones > 1:
             tokens, targets = tokens.repeated(self.clones), targets.repeat(self.clones, *[1] * (targets.ndim - 1))
             sequence = (sequence * self.clones + torch.arange(self.clones, device=seed.device)[:, None]).flatten()
         masking = self.masking if self.training or self.eval_masking is None else self.eval_masking
         masked = masking(tokens, seed)
+        if masked.ndim > 1:
+            self._check_fields(tokens, masked, masking)
         shown, as_mask, visible = self.corruption(self.embed, tokens, masked, seed)
         if visible is not None and self.decoder is None:
             raise ValueError(f"{type(self.corruption).__name__} keeps hidden tokens from the encoder: set a decoder, which predicts them.")
-        asked = self._asked(tokens, targets, masked, seed)
+        asked = masked if masked.ndim > 1 else self._asked(tokens, targets, masked, seed)
         masked = masked if visible is None else masked & ~visible
         masked = masked if asked is None else asked.any(1)
         return MaskedView(shown, targets, masked, as_mask, visible, sequence[tokens.item], asked)
@@ -269,6 +281,15 @@ class Modality(Input):
                 f"{targets.dtype} of shape {tuple(targets.shape[1:])}: set the target to multimodal.objectives.TokenValues."
             )
         return asked
+
+    def _check_fields(self, tokens: Tokens, masked: Tensor, masking: Masking) -> None:
+        wrong = {
+            "its embedding does not read the ids that are predicted": not self.values_are_ids or tokens.inputs.shape != masked.shape,
+            f"{type(self.corruption).__name__} hides whole tokens: take MaskReplaceKeep": not self.corruption.hides_fields,
+            "its head predicts no ids field by field": not isinstance(self.head, PredictionHead),
+        }
+        if reasons := [reason for reason, found in wrong.items() if found]:
+            raise ValueError(f"{type(masking).__name__} cannot hide single fields of this modality: {reasons[0]}.")
 
     def _sequence(self, items: Items) -> Tensor:
         """Return the sequence of each item."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -15,79 +15,7 @@ from torch import Tensor, nn
 
 from multimodal.batch import Batch, Item, Items
 from multimodal.recorded import Recorded
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """The tokens of all items of one modality in a batch, end to end.
-
-    Args:
-        inputs: ``(n, ...)`` what the embedding reads for each token: the pixels of a patch, the ids of a note.
-        lengths: ``(items,)`` int64, tokens of each item.
-        coordinates: ``(n, axes)`` where each token lies: row and column of a patch, index of a note.
-        grid: (rows, columns, ...) where every item is a full grid in row-major order; None where items are sequences.
-        unplaced: ``(n,)`` bool, True at tokens whose place is not shown; their coordinates are -1. None: all places are.
-        marks: ``(n,)`` bool, True at tokens that say nothing themselves and are never hidden, such as the start of a text; None: no such.
-        begins: ``(n,)`` bool, True at the first token of each word; None: tokens are no parts of words.
-    """
-
-    inputs: Tensor
-    lengths: Tensor
-    coordinates: Tensor
-    grid: tuple[int, ...] | None = None
-    unplaced: Tensor | None = None
-    marks: Tensor | None = None
-    begins: Tensor | None = None
-
-    @property
-    def item(self) -> Tensor:
-        """``(n,)`` int64, the item that each token belongs to."""
-        return torch.repeat_interleave(self.lengths, output_size=len(self.inputs))
-
-    @property
-    def position(self) -> Tensor:
-        """``(n,)`` int64, the index of each token within its item."""
-        starts = self.lengths.cumsum(0) - self.lengths
-        return torch.arange(len(self.inputs), device=self.lengths.device) - starts[self.item]
-
-    @classmethod
-    def of_sequences(cls, values: Tensor, lengths: Tensor | None) -> Tokens:
-        """Return a token for each entry of sequences; its coordinate is its index in its sequence.
-
-        Args:
-            values: ``(n, ...)`` of all sequences end to end; without ``lengths`` ``(items, l, ...)``, sequences of one length.
-            lengths: ``(items,)`` int64.
-        """
-        if lengths is None:
-            count, length = values.shape[:2]
-            index = torch.arange(length, device=values.device).repeat(count)
-            return cls(values.flatten(0, 1), torch.full((count,), length, device=values.device), index[:, None])
-        starts = torch.repeat_interleave(lengths.cumsum(0) - lengths, lengths, output_size=len(values))
-        return cls(values, lengths, (torch.arange(len(values), device=values.device) - starts)[:, None])
-
-    def repeated(self, count: int) -> Tokens:
-        """Return all tokens so many times, the items of each time after those of the time before."""
-        inputs = self.inputs.repeat(count, *[1] * (self.inputs.ndim - 1))
-        said = [None if flag is None else flag.repeat(count) for flag in self._flags]
-        return Tokens(inputs, self.lengths.repeat(count), self.coordinates.repeat(count, 1), self.grid, *said)
-
-    @property
-    def _flags(self) -> tuple[Tensor | None, ...]:
-        return self.unplaced, self.marks, self.begins
-
-    def with_inputs(self, inputs: Tensor) -> Tokens:
-        """Return the same tokens with other inputs."""
-        return replace(self, inputs=inputs)
-
-    def without_places(self, unplaced: Tensor) -> Tokens:
-        """Return the same tokens, some of them without their places. ``unplaced``: ``(n,)`` bool, True at these."""
-        return replace(self, coordinates=self.coordinates.masked_fill(unplaced[:, None], -1), unplaced=unplaced)
-
-    def select(self, kept: Tensor) -> Tokens:
-        """Return some of the tokens, in their order. ``kept``: ``(n,)`` bool, True at these."""
-        lengths = torch.zeros_like(self.lengths).index_add_(0, self.item, kept.to(self.lengths.dtype))
-        said = [None if flag is None else flag[kept] for flag in self._flags]
-        return Tokens(self.inputs[kept], lengths, self.coordinates[kept], None, *said)
+from multimodal.tokens import Tokens
 
 
 class Moments(NamedTuple):
@@ -112,7 +40,11 @@ class Transform(ABC):
 
     @property
     def num_views(self) -> int:
-        """In evaluation an item is so many views, along a first axis of its values; classes are told from all of them (``FineTuning``)."""
+        """In evaluation an item is so many views, from all of which classes are told (``FineTuning``).
+
+        They lie along a first axis of the values. Those of ragged items lie end to end, so many at most; labels say the view of each entry:
+        see ``multimodal.windowed.item_of_windows``.
+        """
         return 1
 
     @abstractmethod
@@ -209,6 +141,23 @@ class Tokenizer(nn.Module, ABC):
     def begins(self, ids: Tensor) -> Tensor | None:
         """Return ``(n,)`` bool, True where a word begins, as whole words may be hidden; None: tokens are no parts of words."""
         return None
+
+    def groups(self, ids: Tensor, lengths: Tensor) -> Mapping[str, Tensor]:
+        """Return group name -> ``(n,)`` int64, which bar, track, ... of its item each token belongs to, -1: to none; by default no groups.
+
+        ``lengths``: ``(items,)`` int64, of the items, whose ids lie end to end.
+        """
+        return {}
+
+    def annotated(self, tokens: Tokens, ids: Tensor) -> Tokens:
+        """Return tokens with all that their ids say of them: the one way by which a modality asks."""
+        return replace(
+            tokens,
+            fields=self.field_names,
+            marks=self.marks(ids),
+            begins=self.begins(ids),
+            groups=lambda: self.groups(ids, tokens.lengths),
+        )
 
     def kinds(self) -> tuple[Tensor, ...]:
         """Return for each field ``(vocab_size,)`` int64, the kind of each id: a hidden id is filled in with one of its kind.
@@ -318,7 +267,10 @@ class Embed(Recorded, nn.Module, ABC):
 
     @abstractmethod
     def forward(self, tokens: Tokens, shown_as_mask: Tensor | None = None) -> Tensor:
-        """Return ``(n, d)``; tokens where ``shown_as_mask`` (``(n,)`` bool) is True appear as the mask, with their position."""
+        """Return ``(n, d)``; tokens where ``shown_as_mask`` (``(n,)`` bool) is True appear as the mask, with their position.
+
+        Of tokens of several ids it may be ``(n, k)``, True at the fields that appear as the mask.
+        """
 
     def check_source(self, source: Transform | Preparation) -> None:
         """Look whether its settings suit what makes the values; nothing by default.
@@ -349,7 +301,7 @@ class Masking(ABC):
 
     @abstractmethod
     def __call__(self, tokens: Tokens, seed: Tensor) -> Tensor:
-        """Return ``(n,)`` bool, True where a token is hidden.
+        """Return ``(n,)`` bool, True where a token is hidden; or ``(n, k)``, True at the fields of it that are.
 
         ``seed``: ``(items,)`` int64. The result for an item depends on its own seed and tokens only, never on what else is in the batch.
         """
@@ -360,7 +312,7 @@ class Shown(NamedTuple):
 
     Args:
         tokens: all of them, with replaced inputs or without places where these are not to be seen.
-        as_mask: ``(n,)`` bool, True where the mask is shown.
+        as_mask: ``(n,)`` or ``(n, k)`` bool, True where the mask is shown.
         visible: ``(n,)`` bool, True at the tokens that the encoder gets at all; None: it gets all.
     """
 
@@ -374,10 +326,12 @@ class Corruption(ABC):
 
     hides_places: ClassVar[bool] = False
     """Whether it shows tokens whose places are not to be known."""
+    hides_fields: ClassVar[bool] = False
+    """Whether it can hide some fields of a token and show the others."""
 
     @abstractmethod
     def __call__(self, embed: Embed, tokens: Tokens, masked: Tensor, seed: Tensor) -> Shown:
-        """Return what is shown where ``masked`` (``(n,)`` bool); ``seed``: ``(items,)`` int64."""
+        """Return what is shown where ``masked`` (``(n,)`` bool, or ``(n, k)`` if it ``hides_fields``); ``seed``: ``(items,)`` int64."""
 
     def asked(self, tokens: Tokens, masked: Tensor, seed: Tensor) -> Tensor | None:
         """Return ``(n, size)`` bool, True at the entries of the target's vectors that are to be predicted; None: all of hidden tokens."""

@@ -2,9 +2,13 @@
 
 from multimodal.masking.alteration import Alteration
 from multimodal.masking.blockwise import BlockwiseMasking
+from multimodal.masking.choice import ChoiceMasking
+from multimodal.masking.chosen import ChosenGroupMasking, IdRangeMasking
 from multimodal.masking.corruption import Drop, HidePlaces, MaskReplaceKeep
+from multimodal.masking.field import FieldMasking
 from multimodal.masking.frame import FrameMasking
 from multimodal.masking.geometric_span import GeometricSpanMasking
+from multimodal.masking.groups import GroupMasking
 from multimodal.masking.inverse_block import InverseBlockMasking
 from multimodal.masking.mixed import MixedMasking
 from multimodal.masking.random import RandomMasking
@@ -16,10 +20,15 @@ from multimodal.masking.whole_word import WholeWordMasking
 __all__ = [
     "Alteration",
     "BlockwiseMasking",
+    "ChoiceMasking",
+    "ChosenGroupMasking",
     "Drop",
+    "FieldMasking",
     "FrameMasking",
     "GeometricSpanMasking",
+    "GroupMasking",
     "HidePlaces",
+    "IdRangeMasking",
     "InverseBlockMasking",
     "MaskReplaceKeep",
     "MixedMasking",

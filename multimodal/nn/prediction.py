@@ -25,11 +25,13 @@ class Prediction(NamedTuple):
         loss: ``(m,)`` float32, of each token. Ids: the cross-entropy, the weighted mean over its fields.
         ids: ``(m,)`` or ``(m, k)`` int64, the most likely ids; or ``(m, t)``, the vectors.
         correct: ``(m, k)`` bool; no fields for vectors.
+        asked: ``(m, k)`` bool, True at the fields that were to be predicted; None: all.
     """
 
     loss: Tensor
     ids: Tensor
     correct: Tensor
+    asked: Tensor | None = None
 
 
 class TokenHead(Recorded, nn.Module, ABC):
@@ -112,16 +114,18 @@ class PredictionHead(TokenHead):
         return self.proj(self.hidden(hidden)).split(self.vocab_sizes, dim=-1)
 
     def predict(self, hidden: Float[Tensor, "m d"], ids: Int[Tensor, "m *k"]) -> Prediction:
-        """Compare the predictions with the true ids."""
+        """Compare the predictions with the true ids; fields of -1 are not asked for: a token's loss is the mean over its others."""
         return self.compare(self(hidden), ids)
 
     def compare(self, logits: Sequence[Tensor], ids: Int[Tensor, "m *k"]) -> Prediction:
         """Compare the logits of each field, as ``forward`` returns them, with the true ids."""
         targets = ids if ids.ndim == 2 else ids[:, None]
-        losses = torch.stack([F.cross_entropy(x.float(), t, reduction="none") for x, t in zip(logits, targets.unbind(1), strict=True)], 1)
-        guesses = torch.stack([x.argmax(-1) for x in logits], 1)
-        loss = (losses * self.field_weights).sum(1)  # a product of matrices would be rounded by autocast
-        return Prediction(loss, guesses.view(ids.shape), guesses == targets)
+        pairs = zip(logits, targets.unbind(1), strict=True)
+        losses = torch.stack([F.cross_entropy(x.float(), t, reduction="none", ignore_index=-1) for x, t in pairs], 1)
+        guesses, asked = torch.stack([x.argmax(-1) for x in logits], 1), targets >= 0
+        weights = (self.field_weights * asked).sum(1).clamp(min=torch.finfo(torch.float32).tiny)
+        loss = (losses * self.field_weights).sum(1) / weights  # a product of matrices would be rounded by autocast
+        return Prediction(loss, guesses.view(ids.shape), guesses == targets, asked)
 
     def check(self, truth: Tensor) -> None:
         """Look whether ids are of the vocabularies; see ``TokenHead.check``."""

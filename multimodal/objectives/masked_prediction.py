@@ -24,10 +24,7 @@ class MaskedPrediction(Objective):
 
     def forward(self, encoded: EncodedBatch) -> dict[str, Term]:
         """Return the term of each modality."""
-        return {
-            name: Term.of(view.modality.head.predict(view.hidden, view.truth), self.weight * view.modality.weight)
-            for name, view in encoded.views.items()
-        }
+        return {name: Term.of(view.prediction, self.weight * view.modality.weight) for name, view in encoded.views.items()}
 
     def fields(self, modalities: Mapping[str, Modality]) -> dict[str, tuple[str, ...]]:
         """Return the fields of each modality's ids."""

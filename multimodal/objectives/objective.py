@@ -73,9 +73,13 @@ class EncodedView:
 
     @cached_property
     def truth(self) -> Tensor:
-        """``(m, ...)``, what was hidden; entries of vectors that are not asked for are NaN."""
-        truth, asked = self.view.targets[self.view.masked], self.view.asked
-        return truth if asked is None else truth.masked_fill(~asked[self.view.masked], torch.nan)
+        """``(m, ...)``, what was hidden; see ``MaskedView.truth``."""
+        return self.view.truth
+
+    @cached_property
+    def prediction(self) -> Prediction:
+        """What the modality's head makes of the hidden tokens, computed once for all who ask."""
+        return self.modality.head.predict(self.hidden, self.truth)
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,7 @@ class Term:
         weight: of one prediction in the total, which is the weighted mean over all predictions of all terms.
         correct: ``(k,)`` int64, right guesses of each field; no fields where vectors are predicted.
         ids: ``(m,)`` or ``(m, k)`` int64, the guesses; ``(m, size)``, the vectors.
+        asked: ``(k,)`` int64, how often each field was to be predicted; None: ``count`` times.
     """
 
     loss: Tensor
@@ -119,12 +124,14 @@ class Term:
     weight: float
     correct: Tensor
     ids: Tensor
+    asked: Tensor | None = None
 
     @classmethod
     def of(cls, prediction: Prediction, weight: float) -> Term:
         """Return the term of predictions of equal weight."""
         count = torch.tensor(len(prediction.loss), device=prediction.loss.device)
-        return cls(prediction.loss.sum(), count, weight, prediction.correct.sum(0), prediction.ids)
+        asked = None if prediction.asked is None else prediction.asked.sum(0)
+        return cls(prediction.loss.sum(), count, weight, prediction.correct.sum(0), prediction.ids, asked)
 
 
 class Objective(nn.Module, ABC):

@@ -148,11 +148,12 @@ def _with_drawn(modality: Modality, view: MaskedView, hidden: Float[Tensor, "m d
         item, position = view.tokens.item[masked], view.tokens.position[masked]
         drawn = [draw(x, uniform(seed[item], position, DRAWN + number)) for number, x in enumerate(logits)]
         inputs = view.tokens.inputs.clone()
-        inputs[masked] = torch.stack(drawn, 1).view(-1, *inputs.shape[1:])
+        filled = torch.stack(drawn, 1).view(-1, *inputs.shape[1:])
+        inputs[masked] = filled if view.asked is None else torch.where(view.asked[masked], filled, inputs[masked])
         differs = (inputs != view.targets).view(len(inputs), -1).any(1)
     given = {field.name: getattr(view, field.name) for field in fields(view)}
     changed = {"tokens": view.tokens.with_inputs(inputs), "shown_as_mask": torch.zeros_like(masked)}
-    return ReplacedView(**given | changed, prediction=head.compare(logits, view.targets[masked]), replaced=differs)
+    return ReplacedView(**given | changed, prediction=head.compare(logits, view.truth), replaced=differs)
 
 
 def _check(name: str, modality: Modality) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from itertools import islice
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -17,13 +18,17 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from multimodal.batch import Batch, Items
+from multimodal.filling import Filling
 from multimodal.modality import MaskedView, Modality
 from multimodal.nn import Encoded, Encoder, pool_mean
 from multimodal.objectives import EncodedBatch, EncodedView, MaskedPrediction, Objective, Term
+from multimodal.training.callbacks.predictions import FOLDER
 from multimodal.training.dry_run import check_modality
 from multimodal.training.encoder_training import EncoderTraining, default_optimizer
+from multimodal.training.filled_files import FilledFiles
 from multimodal.training.optimization import WarmupCosine
 from multimodal.training.scores import MaskedScores
+from multimodal.training.sharding import is_sharded
 
 
 class MaskedPretraining(EncoderTraining):
@@ -40,9 +45,11 @@ class MaskedPretraining(EncoderTraining):
         layer_decay: the learning rate of a layer as a share of the next one's, in (0, 1]; None: the same for all. For starts from a trained
             encoder.
         compile_encoder: compile the encoder's layers (``torch.compile``) when a fit starts.
+        filling: what ``predict`` hides, fills in and writes to ``RUN/predictions/<modality>/<key>.<extension>``; None: it writes features.
 
     Raises:
-        ValueError: no modalities, parts of one that do not fit each other, or objectives that report under one name.
+        ValueError: no modalities, parts of one that do not fit each other, objectives that report under one name, or a filling of what
+            cannot be filled in.
     """
 
     def __init__(
@@ -54,6 +61,7 @@ class MaskedPretraining(EncoderTraining):
         schedule: Callable[[Optimizer, int], LRScheduler] = WarmupCosine,
         layer_decay: float | None = None,
         compile_encoder: bool = False,
+        filling: Filling | None = None,
     ) -> None:
         super().__init__(encoder, modalities, optimizer, schedule, layer_decay, compile_encoder)
         for name, modality in self._modalities.items():
@@ -65,6 +73,9 @@ class MaskedPretraining(EncoderTraining):
         if twice := {name for name in names if names.count(name) > 1}:
             raise ValueError(f"objectives {[type(goal).__name__ for goal in built]} would report {sorted(twice)[0]!r} twice.")
         self.scores = nn.ModuleDict({f"{stage}_scores": MaskedScores(self._fields()) for stage in ("train", "val", "test")})
+        self.filling = filling
+        if filling is not None:
+            _check_learned(filling.name_of(self._modalities), self._goals, self._modalities)
 
     @property
     def _modalities(self) -> dict[str, Modality]:
@@ -150,11 +161,33 @@ class MaskedPretraining(EncoderTraining):
         for goal in self._goals:
             goal.after_step(self.encoder, self._modalities, self.trainer.global_step + 1)  # this step is counted when it returns
 
+    def on_predict_start(self) -> None:
+        """Look where filled items are to go.
+
+        Raises:
+            ValueError: there are files already; or no process holds the whole model.
+        """
+        if self.filling is None:
+            return
+        if is_sharded(self):
+            raise ValueError("what is filled in is told round by round from whole weights, which no process holds here: use DDP.")
+        name = self.filling.name_of(self._modalities)
+        self._filled = FilledFiles(self.filling, name, Path(self.trainer.default_root_dir) / FOLDER / name)
+        self.trainer.strategy.barrier()  # all have looked before one writes
+
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, tuple[list[str], Tensor]]:
-        """Return modality name -> keys and features ``(samples with it, d)``."""
+        """Return modality name -> keys and features ``(samples with it, d)``; with a ``filling``, fill in, write, and return nothing."""
+        if self.filling is not None:
+            self._filled.write(self, batch)
+            return {}
         features = {name: self._features(batch, name) for name in self.modalities}  # of absent ones too: ranks gather weights together
         present = {name: items.sample.unique() for name, items in batch.items.items()}
         return {name: ([batch.keys[i] for i in index.tolist()], features[name][index]) for name, index in present.items()}
+
+    def on_predict_end(self) -> None:
+        """Say what was filled in."""
+        if self.filling is not None:
+            print(self._filled.summary())
 
     @torch.no_grad()
     def pictures(self, batch: Batch, count: int) -> dict[str, list[Mapping[str, Tensor]]]:
@@ -180,6 +213,12 @@ def _check_together(encoder: Encoder, modalities: Mapping[str, Modality]) -> Non
                 f"modality {name!r} hides places ({type(modality.corruption).__name__}), but the encoder reads the order of tokens: leave "
                 "out its convolution, its window, and biases of distances along a sequence."
             )
+
+
+def _check_learned(name: str, goals: Iterable[Objective], modalities: Mapping[str, Modality]) -> None:
+    """Refuse to fill in by a head that learns nothing, or reads from a part that is not the encoder."""
+    if not any(goal.fields(modalities).get(name) == modalities[name].field_names and not goal.takes_heads for goal in goals):
+        raise ValueError(f"modality {name!r} cannot be filled in: no objective lets its head learn from the encoder. Add MaskedPrediction.")
 
 
 def _part(modality: Modality, view: MaskedView) -> tuple[Tensor, Tensor, Tensor]:
@@ -212,7 +251,9 @@ def _pictures(encoded: EncodedView, items: Items, count: int) -> list[Mapping[st
     modality, view = encoded.modality, encoded.view
     assert modality.renderer is not None
     guesses = view.targets.clone()
-    guesses[view.masked] = modality.head.predict(encoded.hidden, encoded.truth).ids.to(guesses.dtype)
+    guesses[view.masked] = encoded.prediction.ids.to(guesses.dtype)
+    if view.asked is not None and not guesses.is_floating_point():
+        guesses = torch.where(view.asked, guesses, view.targets)  # the other fields were shown
     lengths = view.tokens.lengths.tolist()
     values = items.values if items.lengths is None else items.values.split(items.lengths.tolist())
     parts = zip(values, view.targets.split(lengths), guesses.split(lengths), view.masked.split(lengths), strict=False)  # clones follow

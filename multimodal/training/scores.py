@@ -25,28 +25,34 @@ class MaskedScores(Metric):
             self.add_state(f"loss_{name}", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
             self.add_state(f"count_{name}", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
             self.add_state(f"correct_{name}", torch.zeros(len(names), dtype=torch.int64), dist_reduce_fx="sum")
+            self.add_state(f"asked_{name}", torch.zeros(len(names), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, name: str, term: Term) -> None:
         """Add the predictions of one modality in one batch."""
         setattr(self, f"loss_{name}", getattr(self, f"loss_{name}") + term.loss.detach())
         setattr(self, f"count_{name}", getattr(self, f"count_{name}") + term.count)
         setattr(self, f"correct_{name}", getattr(self, f"correct_{name}") + term.correct)
+        setattr(self, f"asked_{name}", getattr(self, f"asked_{name}") + (term.count if term.asked is None else term.asked))
 
     def compute(self) -> dict[str, Tensor]:
-        """Return score name -> value; modalities without predictions are left out."""
+        """Return score name -> value; modalities and fields without predictions are left out."""
         scores = {}
         for name, names in self.fields.items():
             count = getattr(self, f"count_{name}")
             if count == 0:
                 continue
-            accuracy = (getattr(self, f"correct_{name}") / count).float()
             scores[f"loss/{name}"] = (getattr(self, f"loss_{name}") / count).float()
-            if names:
-                scores[f"accuracy/{name}"] = accuracy.mean()
+            accuracy = self.accuracy(name)
+            if accuracy.isfinite().any():
+                scores[f"accuracy/{name}"] = accuracy.nanmean()
             scores[f"tokens/{name}"] = count.float()
             if len(names) > 1:
-                scores |= {f"accuracy/{name}_{field}": value for field, value in zip(names, accuracy, strict=True)}
+                scores |= {f"accuracy/{name}_{field}": x for field, x in zip(names, accuracy, strict=True) if not x.isnan()}
         return scores
+
+    def accuracy(self, name: str) -> Tensor:
+        """Return ``(k,)`` float32, the accuracy of each field of one modality; NaN where nothing was to be predicted."""
+        return (getattr(self, f"correct_{name}") / getattr(self, f"asked_{name}")).float()
 
 
 class ClassScores(Metric):

@@ -95,11 +95,12 @@ class CompoundEmbed(Embed):
             raise ValueError(f"an item has {longest} tokens; max_length is {self.max_length} (set it, or max_notes of the transform).")
         return Tokens.of_sequences(values, lengths)
 
-    def forward(self, tokens: Tokens, shown_as_mask: Bool[Tensor, " n"] | None = None) -> Float[Tensor, "n d"]:
-        """Embed tokens; where ``shown_as_mask``, every field has its MASK id."""
+    def forward(self, tokens: Tokens, shown_as_mask: Bool[Tensor, "n ..."] | None = None) -> Float[Tensor, "n d"]:
+        """Embed tokens; where ``shown_as_mask``, every field has its MASK id, or where it says so of single fields, these."""
         ids = tokens.inputs
         if shown_as_mask is not None:
-            ids = torch.where(shown_as_mask[:, None], self.mask_ids, ids)
+            shown_as_mask = shown_as_mask if shown_as_mask.ndim == 2 else shown_as_mask[:, None]
+            ids = torch.where(shown_as_mask, self.mask_ids, ids)
         fields = torch.cat([embedding(column) for embedding, column in zip(self.fields, ids.unbind(1), strict=True)], dim=1)
         x = self.proj(fields * self.scale)
         if self.positions is not None:
