@@ -1,21 +1,27 @@
 """Music: MIDI files, their tokens, piano rolls."""
 
+from multimodal.tokenizers.midi.bars import Bars, bars_of
+from multimodal.tokenizers.midi.beat_grid import BeatGridTokenizer
 from multimodal.tokenizers.midi.compound import CompoundTokenizer
 from multimodal.tokenizers.midi.embed import CompoundEmbed
 from multimodal.tokenizers.midi.notes import read_notes, score_of, write_notes
 from multimodal.tokenizers.midi.render import PianoRollRenderer
 from multimodal.tokenizers.midi.score import Column, Score, read_score, sort_notes, write_score
-from multimodal.tokenizers.midi.tokenizer import MidiTokenizer
+from multimodal.tokenizers.midi.tokenizer import GridTokenizer, MidiTokenizer
 from multimodal.tokenizers.midi.transform import MidiTransform
 
 __all__ = [
+    "Bars",
+    "BeatGridTokenizer",
     "Column",
     "CompoundEmbed",
     "CompoundTokenizer",
+    "GridTokenizer",
     "MidiTokenizer",
     "MidiTransform",
     "PianoRollRenderer",
     "Score",
+    "bars_of",
     "read_notes",
     "read_score",
     "score_of",

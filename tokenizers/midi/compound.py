@@ -1,54 +1,50 @@
-"""Compound-word tokens: one token of four fields per note.
+"""Compound-word tokens: one token of several fields per note.
 
-Letters in shapes: n notes or tokens, m those of them that are kept.
+Letters in shapes: n tokens (notes), k fields, items.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import numpy as np
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from multimodal.tokenizers.midi.score import Column, Score
-from multimodal.tokenizers.midi.tokenizer import MidiTokenizer, OutOfRange
+from multimodal.tokenizers.midi.beat_grid import BeatGridTokenizer
+from multimodal.tokenizers.midi.grid import Field
+from multimodal.tokenizers.midi.score import DRUMS
+from multimodal.tokenizers.midi.tokenizer import DRUM_CLASS, first_tokens
 
-POSITION_TICKS = 120
-DURATION_TICKS = 60
-BAR_TICKS = 1920
-NUM_POSITIONS = BAR_TICKS // POSITION_TICKS
-NUM_DURATIONS = 64
 NEW, CONTINUE = 0, 1
-BAR, POSITION, PITCH, DURATION = range(4)
-DECODED_VELOCITY = 80
+SPECIALS = 2
 
 
-class CompoundTokenizer(MidiTokenizer):
+class CompoundTokenizer(BeatGridTokenizer):
     """Compound words of MidiBERT (https://arxiv.org/abs/2107.05223): (bar, position, pitch, duration), with the ids it published.
 
-    Bar: 0 the first note of a bar, 1 a later one. Position: 16 slots of 120 ticks in a 4/4 bar of 1920. Pitch: 22 to 107 as 0 to 85.
-    Duration: the nearest of 60, 120, ..., 3840 ticks as 0 to 63. The last two ids of each field are PAD and MASK. Halves are rounded
-    down. Bars without notes vanish; tempo, velocity and metre are left out.
+    Bar: 0 the first note of a bar, 1 a later one; from 2 on the first note of a bar after 1, 2, ... bars without notes, where
+    ``max_empty_bars`` keeps them. The other fields are numbers from 0: by default 16 positions in a bar of 4/4, pitches 22 to 107,
+    durations 60, 120, ..., 3840 ticks; velocity, program (128: drums), track, tempo and time signature follow where they are asked for. The
+    last two ids of each field are PAD and MASK. As published, bars without notes vanish, and tempo, velocity and metre are left out.
 
     Departures: the published grid of starts ends before the last note, so that the last notes snap down; here every start goes to the
     nearest slot. Pitches outside the range are clamped or dropped where the published code fails. Files of any resolution are rescaled.
+    A window's first note opens a bar; the published code cuts the ids of a whole piece.
 
-    Args:
-        pitch_range: lowest and highest MIDI pitch that has an id, both included.
-        out_of_range: whether notes outside the range move to its nearest end, or are left out.
+    The arguments are those of ``BeatGridTokenizer``.
     """
-
-    def __init__(self, pitch_range: tuple[int, int] = (22, 107), out_of_range: OutOfRange = "clamp") -> None:
-        super().__init__(pitch_range, out_of_range)
 
     @property
     def field_names(self) -> tuple[str, ...]:
-        """Bar, position, pitch, duration."""
-        return ("bar", "position", "pitch", "duration")
+        """Bar, position, pitch, duration, and what else is told: velocity, program, track, tempo, time_signature."""
+        return ("bar", *(field.name.lower() for field in self.numbers))
 
     @property
     def vocab_sizes(self) -> tuple[int, ...]:
-        """Ids of each field, PAD and MASK included: 4, 18, 88, 66 for the published range of pitches."""
-        return (4, NUM_POSITIONS + 2, self.pitch_range[1] - self.pitch_range[0] + 3, NUM_DURATIONS + 2)
+        """Ids of each field, PAD and MASK included: 4, 18, 88, 66 as published."""
+        return tuple(size + SPECIALS for size in (2 + self.grid.max_empty_bars, *self.numbers.values()))
 
     @property
     def pad_ids(self) -> tuple[int, ...]:
@@ -64,49 +60,38 @@ class CompoundTokenizer(MidiTokenizer):
         """Return 0 at the ids of each field, -1 at PAD and MASK."""
         return tuple(-(torch.arange(size) >= pad).long() for size, pad in zip(self.vocab_sizes, self.pad_ids, strict=True))
 
-    def encode_score(self, score: Score) -> Int[Tensor, "n 4"]:
-        """Return the ids of a score's notes, in its order; the first note opens a bar.
-
-        Notes keep the order they have before snapping, as published.
-
-        Raises:
-            ValueError: a start is negative or starts do not ascend.
-        """
-        notes = self.restrict(score).notes
-        start, pitch, duration = notes[:, Column.START], notes[:, Column.PITCH], notes[:, Column.DURATION]
-        if len(notes) and (start[0] < 0 or (start.diff() < 0).any()):
-            raise ValueError("notes must be sorted by start, and starts must not be negative (see sort_notes).")
-        slot = _nearest(start, POSITION_TICKS)
-        bar = slot // NUM_POSITIONS
-        opens = torch.ones_like(bar, dtype=torch.bool)
-        opens[1:] = bar[1:] != bar[:-1]
-        length = _nearest(duration, DURATION_TICKS).clamp(1, NUM_DURATIONS)
-        return torch.stack([torch.where(opens, NEW, CONTINUE), slot % NUM_POSITIONS, pitch - self.pitch_range[0], length - 1], dim=1)
-
-    def decode_all(self, ids: Int[Tensor, "n 4"]) -> tuple[Int[Tensor, "n 6"], Bool[Tensor, " n"]]:
-        """Return a note for each token, and True where the token is a note: no field is PAD or MASK.
-
-        The bar of a note is the number of "new" ids up to it, less one; tokens before the first lie in bar 0.
-        Where a token is no note, its row is without meaning.
-        """
-        is_note = (ids < ids.new_tensor(self.pad_ids)).all(1)
-        bar = ((ids[:, BAR] == NEW).cumsum(0) - 1).clamp(min=0)
-        start = bar * BAR_TICKS + ids[:, POSITION] * POSITION_TICKS
-        duration = (ids[:, DURATION] + 1) * DURATION_TICKS
-        zero = torch.zeros_like(start)
-        notes = torch.stack([start, ids[:, PITCH] + self.pitch_range[0], duration, zero + DECODED_VELOCITY, zero, zero], dim=1)
-        return notes, is_note
-
-    def decode_score(self, ids: Int[Tensor, "n 4"]) -> Score:
-        """Return the notes (velocity 80) of a piano; ids that a model predicted may be any, and what is no note is left out."""
-        notes, is_note = self.decode_all(ids)
-        return Score(torch.zeros(0, len(Column), dtype=torch.int64)).with_notes(notes[is_note].cpu())
-
-    def note_of(self, ids: Int[Tensor, "n 4"]) -> Int[Tensor, " n"]:
+    def note_of(self, ids: Int[Tensor, "n k"]) -> Int[Tensor, " n"]:
         """Return the number of each token: every token is a note."""
         return torch.arange(len(ids), device=ids.device)
 
+    def groups(self, ids: Int[Tensor, "n k"], lengths: Int[Tensor, " items"]) -> Mapping[str, Int[Tensor, " n"]]:
+        """Return the bar of each token (bars with notes, from 0), its pitch class (12 for drums), and its track, or else its program.
 
-def _nearest(ticks: Int[Tensor, " n"], step: int) -> Int[Tensor, " n"]:
-    """Return the nearest multiple of ``step``, in steps; halves go down, as the first minimum does in the published code."""
-    return (ticks + (step - 1) // 2) // step
+        There is no "track" where ids tell neither.
+        """
+        columns = dict(zip(self.numbers, ids[:, 1:].unbind(1), strict=True))
+        opened = (ids[:, 0] != CONTINUE).long().cumsum(0)
+        found = {"bar": opened - opened[first_tokens(lengths, len(ids))], "pitch_class": (columns[Field.PITCH] + self.pitch_range[0]) % 12}
+        if Field.PROGRAM in columns:
+            found["pitch_class"] = found["pitch_class"].masked_fill(columns[Field.PROGRAM] == DRUMS, DRUM_CLASS)
+        track = columns.get(Field.TRACK, columns.get(Field.PROGRAM))
+        return found if track is None else {**found, "track": track}
+
+    def _pack(self, fields: Int[np.ndarray, "n 9"]) -> Int[np.ndarray, "n k"]:
+        ids = fields[:, [Field.BAR, *self.numbers]]
+        passed = np.diff(fields[:, Field.BAR], prepend=fields[:1, Field.BAR] - 1)
+        ids[:, 0] = np.where(passed > 1, passed, 1 - passed)  # none: CONTINUE, one: NEW
+        return ids
+
+    def _places(self, ids: Int[np.ndarray, "n k"]) -> Int[np.ndarray, " m"]:
+        return np.flatnonzero((ids < np.array(self.pad_ids)).all(1))
+
+    def _read(self, ids: Int[np.ndarray, "n k"], places: Int[np.ndarray, " m"]) -> tuple[Int[np.ndarray, "m 9"], Bool[np.ndarray, " m"]]:
+        fields = np.zeros((len(places), len(Field)), np.int64)
+        fields[:, list(self.numbers)] = ids[places, 1:]
+        return fields, (ids[places] < np.array(self.pad_ids)).all(1)
+
+    def _lay_out(self, fields: Int[np.ndarray, "m 9"], ids: Int[np.ndarray, "n k"], places: Int[np.ndarray, " m"]) -> None:
+        """Fill in the bar: how many were begun up to the note, less one; before the first it is 0."""
+        passed = np.where(ids[:, 0] > CONTINUE, ids[:, 0], 1 - ids[:, 0]) * (ids[:, 0] < self.pad_ids[0])
+        fields[:, Field.BAR] = (passed.cumsum() - 1).clip(0)[places]

@@ -1,20 +1,19 @@
 """MIDI files <-> scores: notes, tempos and metres as columns.
 
-All times are in ticks, 480 to a beat (a quarter note), whatever the file's resolution. Letters in shapes: n notes, t tempos, m metres,
-b bars.
+All times are in ticks, 480 to a beat (a quarter note), whatever the file's resolution. Letters in shapes: n notes, t tempos, m metres.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
 import symusic
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 from symusic.core import NoteTickList, TrackTick
 from torch import Tensor
 
@@ -52,8 +51,9 @@ class Score:
     """A piece of music.
 
     Args:
-        notes: ``(n, 6)`` int64 with the columns of ``Column``, sorted by them (start, pitch, duration, velocity, program, track). Programs
-            are those of MIDI from 0, and ``DRUMS``; tracks are numbered from 0 among those with notes.
+        notes: ``(n, 6)`` int64 with the columns of ``Column``, sorted by start; as they are read from a file, those that start together by
+            track, then pitch, duration, velocity. Programs are those of MIDI from 0, and ``DRUMS``; tracks are numbered from 0 among those
+            with notes.
         tempos: ``(t, 2)`` int64 by tick: from which tick on how many microseconds a beat takes; before the first 500,000 (120 a minute).
         metres: ``(m, 3)`` int64 by tick: from which tick on, numerator, denominator (a power of 2); before the first 4/4.
         track_names: of the tracks, where known.
@@ -157,80 +157,37 @@ def write_score(score: Score) -> bytes:
 
 
 def sort_notes(notes: Int[Tensor, "n k"]) -> Int[Tensor, "n k"]:
-    """Return the notes sorted by their columns, the first first."""
+    """Return the notes in the order of ``order_of``."""
     return notes[order_of(notes)]
 
 
 def order_of(notes: Int[Tensor, "n k"]) -> Int[Tensor, " n"]:
-    """Return the order that sorts notes by their columns, the first first."""
-    return torch.from_numpy(np.lexsort(notes.numpy().T[::-1]))
-
-
-@dataclass(frozen=True)
-class Bars:
-    """Where bars lie, as the metres of a score say: a change of metre begins a bar.
-
-    Args:
-        starts: ``(b,)`` int64, the tick at which each bar starts; the first is 0.
-        ticks: ``(b,)`` int64, the length of each.
-        metres: ``(b, 2)`` int64, numerator and denominator of each.
-    """
-
-    starts: Int[Tensor, " b"]
-    ticks: Int[Tensor, " b"]
-    metres: Int[Tensor, "b 2"]
-
-    @classmethod
-    def of(cls, score: Score, end: int) -> Bars:
-        """Return the bars of a score up to the one that holds the tick ``end``."""
-        changes = _metre_changes(score.metres)
-        until = [*[tick for tick, *_ in changes[1:]], max(end, changes[-1][0]) + 1]
-        starts, ticks, metres = [], [], []
-        for (tick, numerator, denominator), stop in zip(changes, until, strict=True):  # few: changes of metre, not bars
-            length = max(1, 4 * TICKS_PER_BEAT * numerator // denominator)
-            own = torch.arange(tick, stop, length)
-            starts.append(own)
-            ticks.append(torch.full_like(own, length))
-            metres.append(torch.tensor([[numerator, denominator]]).expand(len(own), 2))
-        first = torch.cat(starts)
-        kept = first <= max(end, 0)
-        return cls(first[kept], torch.cat(ticks)[kept], torch.cat(metres)[kept])
-
-    def bar_of(self, ticks: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
-        """Return the number of the bar in which each tick lies."""
-        return torch.searchsorted(self.starts, ticks.contiguous(), right=True) - 1
-
-
-def tempo_at(score: Score, ticks: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
-    """Return how many microseconds a beat takes at each tick."""
-    before = torch.tensor([[-1, round(MICROSECONDS / BEATS_PER_MINUTE)]])
-    tempos = torch.cat([before, score.tempos])
-    return tempos[torch.searchsorted(tempos[:, 0].contiguous(), ticks.contiguous(), right=True) - 1, 1]
-
-
-def _metre_changes(metres: Tensor) -> Sequence[tuple[int, int, int]]:
-    """Return the changes by tick, the first at 0; of several at one tick the last."""
-    found = {0: METRE}
-    for tick, numerator, denominator in metres.tolist():
-        found[tick] = (numerator, denominator)
-    return [(tick, *metre) for tick, metre in sorted(found.items())]
+    """Return the order by start, then track (so that voices that start together keep their order), then the other columns as they lie."""
+    start, *rest = notes.numpy().T
+    return torch.from_numpy(np.lexsort([*reversed(rest[: Column.PROGRAM]), *rest[Column.PROGRAM :], start]))
 
 
 def _columns(track: TrackTick, number: int) -> np.ndarray:
     notes = track.notes.numpy()
-    program = DRUMS if track.is_drum else track.program
-    own = [notes[name].astype(np.int64) for name in ("time", "pitch", "duration", "velocity")]
-    return np.stack([*own, np.full_like(own[0], program), np.full_like(own[0], number)], axis=1)
+    table = np.empty((len(notes["time"]), len(Column)), np.int64)
+    for column, name in zip(Column, ("time", "pitch", "duration", "velocity"), strict=False):
+        table[:, column] = notes[name]
+    table[:, Column.PROGRAM], table[:, Column.TRACK] = DRUMS if track.is_drum else track.program, number
+    return table
 
 
 def _changes(score: Any) -> tuple[Tensor, Tensor]:
     """Return tempos and metres."""
-    resolution = score.ticks_per_quarter
-    tempos = np.array([(x.time, x.mspq) for x in score.tempos if x.mspq > 0], np.int64).reshape(-1, 2)
-    metres = np.array([(x.time, x.numerator, x.denominator) for x in score.time_signatures if _is_metre(x)], np.int64).reshape(-1, 3)
-    for table in (tempos, metres):
-        table[:, 0] = _rescaled(table[:, 0], resolution)
-    return torch.from_numpy(tempos), torch.from_numpy(metres)
+    tempos = _sorted([(x.time, x.mspq) for x in score.tempos if x.mspq > 0], 2, score.ticks_per_quarter)
+    metres = _sorted([(x.time, x.numerator, x.denominator) for x in score.time_signatures if _is_metre(x)], 3, score.ticks_per_quarter)
+    return tempos, metres
+
+
+def _sorted(rows: list[tuple[int, ...]], width: int, ticks_per_beat: int) -> Tensor:
+    """Return rows by their first number, a time, which is rescaled."""
+    table = np.array(sorted(rows, key=itemgetter(0)), np.int64).reshape(-1, width)
+    table[:, 0] = _rescaled(table[:, 0], ticks_per_beat)
+    return torch.from_numpy(table)
 
 
 def _is_metre(signature: Any) -> bool:
@@ -250,15 +207,3 @@ def _track(table: np.ndarray, program: int, name: str) -> Any:
     )
     track.notes = NoteTickList.from_numpy(*(x.astype(np.int32) for x in times), *(x.astype(np.int8) for x in bytes_))
     return track
-
-
-def bars_of(score: Score) -> tuple[Bars, Int[Tensor, " n"]]:
-    """Return the bars up to the last start, and the bar in which each note starts."""
-    start = score.column(Column.START)
-    bars = Bars.of(score, int(start.max()) if len(start) else 0)
-    return bars, bars.bar_of(start)
-
-
-def is_drum(score: Score) -> Bool[Tensor, " n"]:
-    """Return True at notes of drums."""
-    return score.column(Column.PROGRAM) == DRUMS

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from multimodal.tokenizers.midi import Column, read_notes, sort_notes, write_notes
+from multimodal.tokenizers.midi import Column, Score, read_notes, read_score, sort_notes, write_notes, write_score
 
 NOTES = torch.tensor([[0, 60, 480, 80], [0, 64, 240, 70], [480, 62, 120, 90], [960, 60, 960, 1]])
 
@@ -133,3 +133,15 @@ def test_notes_that_midi_cannot_hold_are_not_written(column: int, value: int, na
 
 def test_sort_is_by_start_then_pitch() -> None:
     assert torch.equal(sort_notes(NOTES[[3, 1, 0, 2]]), NOTES)
+
+
+def test_notes_that_start_together_are_in_the_order_of_their_tracks() -> None:
+    rows = [[0, 50, 480, 80, 5, 1], [0, 70, 480, 80, 0, 0], [0, 70, 240, 80, 0, 0], [0, 40, 480, 80, 5, 1], [0, 45, 480, 90, 0, 2]]
+    score = read_score(write_score(Score(torch.tensor(rows))))
+    assert score.notes.tolist() == [rows[2], rows[1], rows[3], rows[0], rows[4]]
+
+
+def test_tempos_and_metres_are_in_the_order_of_time() -> None:
+    score = Score(torch.tensor([[0, 60, 1, 80, 0, 0]]), torch.tensor([[480, 1], [0, 2]]), torch.tensor([[960, 3, 4], [0, 6, 8]]))
+    read = read_score(write_score(score))
+    assert read.tempos.tolist() == [[0, 2], [480, 1]] and read.metres.tolist() == [[0, 6, 8], [960, 3, 4]]

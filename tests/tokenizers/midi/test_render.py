@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from multimodal.tokenizers.midi import CompoundTokenizer, PianoRollRenderer
-from multimodal.tokenizers.midi.render import HIDDEN, NOTE, OUTLINE, RIGHT, WRONG
+from multimodal.tokenizers.midi.render import HIDDEN, OUTLINE, RIGHT, TRACKS, WRONG
 
 IDS = torch.tensor([[0, 0, 38, 7], [1, 4, 42, 7], [1, 8, 45, 7], [0, 0, 38, 15]])
 MASKED = torch.tensor([False, True, False, False])
@@ -17,7 +17,7 @@ def has(picture: torch.Tensor, colour: tuple[int, int, int]) -> bool:
 
 
 def colours(picture: torch.Tensor) -> set[str]:
-    named = {"note": NOTE, "hidden": HIDDEN, "outline": OUTLINE, "right": RIGHT, "wrong": WRONG}
+    named = {"note": TRACKS[0], "hidden": HIDDEN, "outline": OUTLINE, "right": RIGHT, "wrong": WRONG}
     return {name for name, colour in named.items() if has(picture, colour)}
 
 
