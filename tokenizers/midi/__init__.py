@@ -4,7 +4,11 @@ from multimodal.tokenizers.midi.bars import Bars, bars_of
 from multimodal.tokenizers.midi.beat_grid import BeatGridTokenizer
 from multimodal.tokenizers.midi.compound import CompoundTokenizer
 from multimodal.tokenizers.midi.embed import CompoundEmbed
+from multimodal.tokenizers.midi.note_files import NoteFileLabels
+from multimodal.tokenizers.midi.note_label_transform import NoteLabelTransform
+from multimodal.tokenizers.midi.note_labels import NoteLabels, ProgramLabels, TrackLabels, VelocityLabels
 from multimodal.tokenizers.midi.notes import read_notes, score_of, write_notes
+from multimodal.tokenizers.midi.octuple import OctupleTokenizer
 from multimodal.tokenizers.midi.render import PianoRollRenderer
 from multimodal.tokenizers.midi.score import Column, Score, read_score, sort_notes, write_score
 from multimodal.tokenizers.midi.tokenizer import GridTokenizer, MidiTokenizer
@@ -19,8 +23,15 @@ __all__ = [
     "GridTokenizer",
     "MidiTokenizer",
     "MidiTransform",
+    "NoteFileLabels",
+    "NoteLabelTransform",
+    "NoteLabels",
+    "OctupleTokenizer",
     "PianoRollRenderer",
+    "ProgramLabels",
     "Score",
+    "TrackLabels",
+    "VelocityLabels",
     "bars_of",
     "read_notes",
     "read_score",
