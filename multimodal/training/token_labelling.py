@@ -6,6 +6,7 @@ Letters in shapes: n tokens, r rows of all items, p places of all items, d width
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple, cast
@@ -29,6 +30,7 @@ from multimodal.training.encoder_training import default_optimizer
 from multimodal.training.optimization import WarmupCosine
 from multimodal.training.place_labelling import NO_CLASS, PlaceLabelling
 from multimodal.training.scores import ClassScores
+from multimodal.windowed import PlaceColumn, is_windowed, split_windows
 
 MAX_CLASSES = 2**15
 """What an int16 holds, in which guesses are written."""
@@ -46,6 +48,24 @@ class Rows(NamedTuple):
     counts: Tensor
 
 
+class Places(NamedTuple):
+    """The places of all items, end to end.
+
+    Args:
+        row: ``(p,)`` int64, which row tells each.
+        classes: ``(p,)`` int64, what it is labelled with; -1: nothing.
+        number: ``(p,)`` int64, its number among the places of its item.
+        item: ``(p,)`` int64, the item that it is of.
+        counts: ``(items,)`` int64, the places of each item, with those that no row tells.
+    """
+
+    row: Tensor
+    classes: Tensor
+    number: Tensor
+    item: Tensor
+    counts: Tensor
+
+
 class PlaceScores(ClassScores):
     """Loss, accuracy and macro F1 over all labelled places, and their number."""
 
@@ -59,17 +79,20 @@ class TokenLabelling(PlaceLabelling):
 
     The tokens of an item at one place in time, such as the bands of a spectrogram's patches, are averaged to a row, which the head
     classifies. Rows are spread over the places: place p of P gets row floor(p * rows / P), which is its own where there is a row for each.
+    Where labels say which tokens tell which place (``multimodal.windowed.PlaceColumn``: the notes of a piece), those of a place are
+    averaged to its row, and each window of an item is a sequence of its own.
+
     The loss of an optimizer step is the mean cross-entropy over all its labelled places, over ranks and accumulated batches alike.
 
     Logs loss, accuracy and macro F1 (``val/macro_f1``) over the labelled places. ``predict`` writes the class of each place of an item as
-    ``RUN/predictions/<modality>/<key>.npy``, int16.
+    ``RUN/predictions/<modality>/<key>.npy``, int16; -1 at places that no token tells.
 
     Args:
         encoder: a new one, or one that was trained before (``multimodal.pretrained.load_encoder``).
         modalities: name -> builds the modality from the encoder's width: one ``multimodal.modality.Input``, whose transform reads labels.
         head: builds the head from the encoder's width, or is one.
         time_axis: which of the tokens' coordinates is time, along which places lie. 0: tokens in order of time (BEATs, AudioMAE,
-            waveforms); 1: band by band (AST).
+            waveforms); 1: band by band (AST). It has no effect where labels say the place of each token.
         freeze_layers: the embeddings and so many first layers keep their weights, and their dropout is off; "all": the whole encoder does.
             0: nothing does.
         optimizer: builds the optimizer from parameter groups; biases, norms and the like are not decayed.
@@ -104,7 +127,20 @@ class TokenLabelling(PlaceLabelling):
         self.head = head if isinstance(head, TokenClassifier) else head(encoder.dim)
         if self.num_classes > MAX_CLASSES:
             raise ValueError(f"the head's num_classes must be at most {MAX_CLASSES}, got {self.num_classes}.")
+        example = self.modality.transform.example()
+        if time_axis and example is not None and example.ragged and example.labels is not None and example.labels.ndim == 2:
+            raise ValueError(f"time_axis has no effect on {self.name}, whose labels say the place of each token: leave it out.")
         self._complete(freeze_layers, partial(PlaceScores, {self.name: self.num_classes}))
+
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Refuse classes that the head has no place for, before the device sees them.
+
+        Raises:
+            ValueError: see ``PlaceLabelling``.
+        """
+        told = {name: replace(own, labels=_classes(own)) if is_windowed(own) else own for name, own in batch.items.items()}
+        super().on_before_batch_transfer(replace(batch, items=told), dataloader_idx)
+        return batch
 
     def forward(self, items: Items) -> Rows:
         """Return what the head says of the rows of items.
@@ -112,22 +148,40 @@ class TokenLabelling(PlaceLabelling):
         Raises:
             ValueError: the tokens' coordinates have no axis ``time_axis``.
         """
-        tokens = self.modality.embed.tokens(items.values, items.lengths)
-        if self.time_axis >= tokens.coordinates.shape[1]:
-            raise ValueError(f"time_axis is {self.time_axis}, but the tokens' coordinates have {tokens.coordinates.shape[1]} axes.")
-        item = tokens.item
-        encoded = self.encode({self.name: (self.modality.embed(tokens), items.sample[item], tokens.coordinates)})
-        rows, owner = time_steps(encoded.tokens, item, tokens.coordinates[:, self.time_axis])
+        windows = split_windows(items)
+        tokens = self.modality.embed.tokens(windows.values, windows.lengths)
+        item, encoded = tokens.item, self.modality.embed(tokens)
+        encoded = self.encode({self.name: (encoded, item, tokens.coordinates)}).tokens
+        if is_windowed(items):
+            told, item, place = _told(items)
+            rows, owner = time_steps(encoded[told], item, place)
+        else:
+            if self.time_axis >= tokens.coordinates.shape[1]:
+                raise ValueError(f"time_axis is {self.time_axis}, but the tokens' coordinates have {tokens.coordinates.shape[1]} axes.")
+            rows, owner = time_steps(encoded, item, tokens.coordinates[:, self.time_axis])
         return Rows(self.head(rows).float(), torch.bincount(owner, minlength=len(items)))
+
+    def places(self, items: Items, rows: Rows) -> Places:
+        """Return the places of items, and what rows tell of them.
+
+        Raises:
+            ValueError: there is no label for each place.
+        """
+        if is_windowed(items):
+            return _told_places(items)
+        labels, counts = self._labels(items)
+        item = torch.repeat_interleave(counts, output_size=len(labels))
+        index = torch.arange(len(labels), device=labels.device) - (counts.cumsum(0) - counts)[item]
+        return Places(row_of_places(rows.counts, counts), labels.long(), index, item, counts)
 
     def _terms(self, batch: Batch, stage: str) -> dict[tuple[str, int], Term]:
         return {(name, 0): self._term(items, stage) for name, items in batch.items.items()}
 
     def _term(self, items: Items, stage: str) -> Term:
-        labels, places = self._labels(items)
         rows = self.forward(items)
-        there = (labels != NO_CLASS).nonzero()[:, 0]
-        logits, truth = rows.logits[row_of_places(rows.counts, places)[there]], labels[there].long()
+        places = self.places(items, rows)
+        there = (places.classes != NO_CLASS).nonzero()[:, 0]
+        logits, truth = rows.logits[places.row[there]], places.classes[there]
         loss, guesses = F.cross_entropy(logits, truth, reduction="sum"), logits.argmax(1)
         cast(PlaceScores, self._metric(stage)).update(self.name, loss, guesses, truth)
         count = torch.tensor(len(there), device=loss.device)
@@ -151,10 +205,12 @@ class TokenLabelling(PlaceLabelling):
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, tuple[list[str], Tensor]]:
         """Write the class of each place of each item to ``RUN/predictions/<modality>/<key>.npy``."""
         for items in batch.items.values():
-            _, places = self._labels(items)
             rows = self.forward(items)
-            guesses = rows.logits.argmax(1)[row_of_places(rows.counts, places)].to(torch.int16).cpu()
-            for own, path in zip(guesses.split(places.tolist()), self._files(batch, items, "npy"), strict=True):
+            places = self.places(items, rows)
+            first = (places.counts.cumsum(0) - places.counts)[places.item]
+            guesses = torch.full((int(places.counts.sum()),), NO_CLASS, dtype=torch.int16, device=first.device)
+            guesses[first + places.number] = rows.logits.argmax(1)[places.row].to(torch.int16)
+            for own, path in zip(guesses.cpu().split(places.counts.tolist()), self._files(batch, items, "npy"), strict=True):
                 _write(own, path)
         if not batch.items:
             self._encode_nothing()
@@ -174,6 +230,28 @@ def row_of_places(rows: Tensor, places: Tensor) -> Tensor:
     item = torch.repeat_interleave(places)
     place = torch.arange(len(item), device=places.device) - (places.cumsum(0) - places)[item]
     return (rows.cumsum(0) - rows)[item] + (place * rows[item]).div(places[item], rounding_mode="floor")
+
+
+def _classes(items: Items) -> Tensor:
+    return cast(Tensor, items.labels)[:, PlaceColumn.CLASS]
+
+
+def _told(items: Items) -> tuple[Tensor, Tensor, Tensor]:
+    """Return ``(n,)`` bool, True at tokens that tell a place, and of these the item and the place of each."""
+    labels, lengths = cast(Tensor, items.labels), cast(Tensor, items.lengths)
+    told = labels[:, PlaceColumn.PLACE] >= 0
+    return told, torch.repeat_interleave(lengths, output_size=len(labels))[told], labels[told, PlaceColumn.PLACE]
+
+
+def _told_places(items: Items) -> Places:
+    """Return the places that tokens tell, in the order of the items and of their numbers, which is that of the rows."""
+    told, item, place = _told(items)
+    labels, lengths = cast(Tensor, items.labels), cast(Tensor, items.lengths)
+    span = int(labels[:, PlaceColumn.COUNT].max()) if len(labels) else 1
+    found, row = (item * span + place).unique(return_inverse=True)
+    classes = torch.full_like(found, NO_CLASS).scatter_reduce(0, row, _classes(items)[told], "amax")
+    counts = labels[lengths.cumsum(0) - 1, PlaceColumn.COUNT]
+    return Places(torch.arange(len(found), device=found.device), classes, found % span, found.div(span, rounding_mode="floor"), counts)
 
 
 def _write(classes: Tensor, path: Path) -> None:
