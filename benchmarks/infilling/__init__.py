@@ -1,0 +1,1 @@
+"""Hidden voices and hidden bars of chorales, filled in by a masked model."""
