@@ -9,6 +9,7 @@ from multimodal.tokenizers.midi.note_label_transform import NoteLabelTransform
 from multimodal.tokenizers.midi.note_labels import NoteLabels, ProgramLabels, TrackLabels, VelocityLabels
 from multimodal.tokenizers.midi.notes import read_notes, score_of, write_notes
 from multimodal.tokenizers.midi.octuple import OctupleTokenizer
+from multimodal.tokenizers.midi.remi import RemiTokenizer
 from multimodal.tokenizers.midi.render import PianoRollRenderer
 from multimodal.tokenizers.midi.score import Column, Score, read_score, sort_notes, write_score
 from multimodal.tokenizers.midi.tokenizer import GridTokenizer, MidiTokenizer
@@ -29,6 +30,7 @@ __all__ = [
     "OctupleTokenizer",
     "PianoRollRenderer",
     "ProgramLabels",
+    "RemiTokenizer",
     "Score",
     "TrackLabels",
     "VelocityLabels",

@@ -74,20 +74,22 @@ class CompoundEmbed(Embed):
             nn.init.trunc_normal_(self.types.weight, std=0.02)
         self.norm = norm(dim) if norm else nn.Identity()
 
-    def tokens(self, values: Int[Tensor, "*items k"], lengths: Int[Tensor, " items"] | None = None) -> Tokens:
-        """Return one token per note; its coordinate is its index in the item.
+    def tokens(self, values: Int[Tensor, "*shape"], lengths: Int[Tensor, " items"] | None = None) -> Tokens:
+        """Return one token per row of ids; its coordinate is its index in the item.
 
         Args:
-            values: ``(n, k)`` ids of all items end to end; without lengths ``(items, l, k)``, of items of one length.
+            values: ``(n, k)`` ids of all items end to end, or ``(n,)`` of a single field (REMI); without lengths ``(items, l, k)`` or
+                ``(items, l)``, of items of one length.
             lengths: of the items.
 
         Raises:
             ValueError: an item is longer than ``max_length``, the ids have another number of fields, or there are no lengths.
         """
-        if values.ndim != (3 if lengths is None else 2):
+        flat = len(self.vocab_sizes) == 1 and values.ndim == (2 if lengths is None else 1)
+        if not flat and values.ndim != (3 if lengths is None else 2):
             given = "(items, length, fields) without lengths" if lengths is None else "(n, fields) with lengths"
             raise ValueError(f"ids of notes are {given}, got {tuple(values.shape)}: a transform must mark its items ragged.")
-        if values.shape[-1] != len(self.vocab_sizes):
+        if not flat and values.shape[-1] != len(self.vocab_sizes):
             raise ValueError(f"ids have {values.shape[-1]} fields; vocab_sizes {self.vocab_sizes} has {len(self.vocab_sizes)}.")
         longest = values.shape[1] if lengths is None else values.shape[0]
         if longest > self.max_length and (lengths is None or int(lengths.max()) > self.max_length):
@@ -97,7 +99,7 @@ class CompoundEmbed(Embed):
 
     def forward(self, tokens: Tokens, shown_as_mask: Bool[Tensor, "n ..."] | None = None) -> Float[Tensor, "n d"]:
         """Embed tokens; where ``shown_as_mask``, every field has its MASK id, or where it says so of single fields, these."""
-        ids = tokens.inputs
+        ids = tokens.inputs if tokens.inputs.ndim == 2 else tokens.inputs[:, None]
         if shown_as_mask is not None:
             shown_as_mask = shown_as_mask if shown_as_mask.ndim == 2 else shown_as_mask[:, None]
             ids = torch.where(shown_as_mask, self.mask_ids, ids)
@@ -107,7 +109,7 @@ class CompoundEmbed(Embed):
             x = x + self.positions[tokens.coordinates[:, 0]]
         return self.norm(x if self.types is None else x + self.types.weight[0])
 
-    def random_inputs(self, tokens: Tokens, noise: Float[Tensor, " n"]) -> Int[Tensor, "n k"]:
+    def random_inputs(self, tokens: Tokens, noise: Float[Tensor, " n"]) -> Int[Tensor, "n ..."]:
         """Return random ids, each field uniform over its full vocabulary, PAD and MASK included, as published.
 
         Each field's number is a hash of the token's noise and the field, so any number of fields is served.
@@ -115,4 +117,4 @@ class CompoundEmbed(Embed):
         bits = (noise.double() * NOISE_VALUES).long()[:, None].expand(-1, len(self.vocab_sizes))
         field = torch.arange(len(self.vocab_sizes), device=noise.device).expand_as(bits)
         sizes = torch.tensor(self.vocab_sizes, device=noise.device)
-        return (uniform(bits, field).double() * sizes).long()
+        return (uniform(bits, field).double() * sizes).long().view_as(tokens.inputs)

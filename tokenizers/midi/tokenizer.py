@@ -38,8 +38,6 @@ class MidiTokenizer(PretrainedTokenizer):
     """Whether ids tell drums from other instruments."""
     tells_tempo: bool = False
     """Whether ids tell tempos."""
-    tokens_per_note: int = 1
-    """The fewest tokens of a note."""
 
     def __init__(self, pitch_range: tuple[int, int], out_of_range: OutOfRange) -> None:
         super().__init__()
@@ -49,6 +47,11 @@ class MidiTokenizer(PretrainedTokenizer):
             raise ValueError(f"out_of_range must be 'clamp' or 'drop', got {out_of_range!r}.")
         self.pitch_range = (int(pitch_range[0]), int(pitch_range[1]))
         self.out_of_range: OutOfRange = out_of_range
+
+    @property
+    def tokens_per_note(self) -> int:
+        """The fewest tokens of a note."""
+        return 1
 
     def encode(self, values: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Return the argument: the ids were made when the file was read (``encode_score`` in ``MidiTransform``)."""

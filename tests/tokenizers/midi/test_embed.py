@@ -117,3 +117,19 @@ def test_as_published_it_adds_no_positions_but_a_type_and_a_norm() -> None:
     expected = torch.nn.functional.layer_norm(embed.proj(fields * 4) + embed.types.weight[0], (32,))
     torch.testing.assert_close(vectors, expected)
     assert "positions" not in embed.state_dict() and embed.types.weight.shape == (2, 32)
+
+
+def test_ids_of_a_single_field_need_no_axis_for_it() -> None:
+    """REMI: a table of 256, scaled, then a linear layer."""
+    embed = CompoundEmbed(32, vocab_sizes=[169], field_dim=256)
+    ids = torch.tensor([0, 1, 55, 110, 168])
+    tokens, lengths = embed.tokens(ids, torch.tensor([2, 3])), torch.tensor([2, 3])
+    assert torch.equal(tokens.inputs, ids) and torch.equal(embed(tokens), embed(embed.tokens(ids[:, None], lengths)))
+    hidden = torch.tensor([True, False, False, False, True])
+    assert torch.equal(embed(tokens, hidden), embed(tokens.with_inputs(torch.tensor([168, 1, 55, 110, 168]))))
+    together = embed.tokens(ids[:4].view(2, 2))
+    assert torch.equal(embed(together), embed(embed.tokens(ids[:4], torch.tensor([2, 2]))))
+    drawn = embed.random_inputs(tokens, torch.tensor([0.0, 0.2, 0.5, 0.7, 1 - 2**-24]))
+    assert drawn.shape == (5,) and ((drawn >= 0) & (drawn < 169)).all()
+    with pytest.raises(ValueError, match="an item has 3 tokens; max_length is 2"):
+        CompoundEmbed(32, vocab_sizes=[169], max_length=2).tokens(ids, lengths)

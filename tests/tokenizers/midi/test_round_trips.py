@@ -8,11 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from multimodal.tokenizers.midi import BeatGridTokenizer, Column, CompoundTokenizer, Score
+from multimodal.tokenizers.midi import BeatGridTokenizer, Column, CompoundTokenizer, RemiTokenizer, Score
 from multimodal.tokenizers.midi.bars import fitted
 from tests.tokenizers.midi.scores import SETTINGS, Rows, bars_one_by_one, scores
 
-LAYOUTS = [CompoundTokenizer]
+LAYOUTS = [CompoundTokenizer, RemiTokenizer]
 
 
 def bin_middle(velocity: int, bins: int) -> int:
