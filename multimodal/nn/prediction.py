@@ -85,6 +85,8 @@ class PredictionHead(TokenHead):
         ValueError: as many weights as there are fields are needed; or a ``width`` without a hidden layer.
     """
 
+    field_weights: Tensor
+
     def __init__(
         self,
         dim: int,
@@ -108,6 +110,11 @@ class PredictionHead(TokenHead):
         self.proj = nn.Linear(last, sum(vocab_sizes))
         self.register_buffer("field_weights", weights / weights.sum(), persistent=False)
         self.apply(partial(initialize_linear, first_weights=first_weights))
+
+    @torch.no_grad()
+    def weigh_fields(self, weights: Float[Tensor, " k"]) -> None:
+        """Weigh the cross-entropies of the fields otherwise from now on. ``weights``: of each field, with the sum 1."""
+        self.field_weights.copy_(weights)
 
     def forward(self, hidden: Float[Tensor, "m d"]) -> tuple[Tensor, ...]:
         """Return the logits of each field, ``(m, vocab_size)``."""

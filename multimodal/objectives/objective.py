@@ -150,7 +150,7 @@ class Objective(nn.Module, ABC):
     """What its scores are called after the modality's name."""
     layers: tuple[int, ...] = ()
     """Layers of the encoder whose tokens it wants to see."""
-    sees_all: ClassVar[bool] = False
+    sees_all: bool = False
     """Whether it reads the encoder's output of tokens that are not hidden (``EncodedView.seen``)."""
     needs_whole_model: ClassVar[bool] = False
     """Whether it works on whole weights, and so not where these are cut into shards."""
@@ -177,3 +177,6 @@ class Objective(nn.Module, ABC):
 
     def after_step(self, encoder: Encoder, modalities: Mapping[str, Modality], step: int) -> None:
         """Follow the model once it has moved. ``step``: optimizer steps that are done."""
+
+    def after_validation(self, scores: Mapping[str, Tensor]) -> None:
+        """Follow a validation of a run of training. ``scores``: name (``accuracy/<modality>``) -> value, over all ranks."""

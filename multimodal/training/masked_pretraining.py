@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -154,6 +155,14 @@ class MaskedPretraining(EncoderTraining):
 
     def _unused(self, batch: Batch) -> Iterable[nn.Module]:
         return [self.modalities, self.objectives]  # also of modalities in use: the vector of the mask where hidden tokens are dropped
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the scores; let the objectives of a run of training follow them."""
+        if self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking:
+            scores = self._metric("val").compute()
+            for goal in self._goals:
+                goal.after_validation(scores)
+        super().on_validation_epoch_end()
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step; then let the objectives follow."""

@@ -5,38 +5,15 @@ from functools import partial
 import pytest
 import torch
 
-from multimodal.batch import Batch, Item, Sample, collate
+from multimodal.batch import Batch
 from multimodal.masking import Drop, FieldMasking, MaskReplaceKeep, RandomMasking
-from multimodal.modality import Modality
 from multimodal.nn import Decoder, Encoder, PredictionHead, SinCosPosition
 from multimodal.objectives import ClassAggregation, MaskedPrediction, ReplacedTokenDetection
 from multimodal.protocols import Tokenizer
-from multimodal.tokenizers.midi import CompoundEmbed, CompoundTokenizer, MidiTransform
-from multimodal.training import FusedAdamW, MaskedPretraining
-from tests.objectives.pictures import beit_encoder, beit_modality, build, fit, picture_batch, shaken
-
-SIZES = (4, 18, 88, 66)
-
-
-def music(**settings) -> partial:
-    parts = {
-        "embed": partial(CompoundEmbed, field_dim=8),
-        "masking": FieldMasking(RandomMasking(0.5), ["position", "pitch", "duration"], draw="some"),
-        "corruption": MaskReplaceKeep(0.8, 0.1),
-    }
-    return partial(Modality, transform=MidiTransform(), **{**parts, **settings})
-
-
-def model(objectives: list | None = None, **settings) -> MaskedPretraining:
-    torch.manual_seed(0)
-    made = MaskedPretraining(Encoder(dim=16, depth=2, num_heads=2, class_token=True), {"music": music(**settings)}, objectives)
-    return shaken(made)
-
-
-def batch(*lengths: int) -> Batch:
-    generator = torch.Generator().manual_seed(3)
-    ids = [torch.stack([torch.randint(size - 2, (length,), generator=generator) for size in SIZES], 1) for length in lengths]
-    return collate([Sample(str(i), {"music": Item(x, ragged=True)}, seed=70 + i) for i, x in enumerate(ids)])
+from multimodal.tokenizers.midi import CompoundTokenizer
+from multimodal.training import FusedAdamW
+from tests.objectives.music import SIZES, batch, model
+from tests.objectives.pictures import beit_encoder, beit_modality, build, fit, picture_batch
 
 
 def test_the_loss_of_a_note_is_the_weighted_mean_over_its_hidden_fields():
