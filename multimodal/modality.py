@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from multimodal.batch import Items
-from multimodal.masking import MaskReplaceKeep
+from multimodal.masking import Hiding, MaskReplaceKeep
 from multimodal.nn import PredictionHead, RegressionHead, TiedHead, TokenDecoder, TokenHead
 from multimodal.protocols import Corruption, Embed, Masking, Preparation, Renderer, Target, Tokenizer, Tokens, Transform
 
@@ -54,6 +54,32 @@ class MaskedView:
         return truth.masked_fill(~self.asked[self.masked], torch.nan if truth.is_floating_point() else -1)
 
 
+class Seen(NamedTuple):
+    """What the encoder gets of the items of one modality, some of it maybe hidden.
+
+    Args:
+        vectors: ``(m, d)``, the embedded tokens that it gets.
+        tokens: all n of them, as they are shown.
+        kept: ``(n,)`` bool, True at the tokens that it gets; None: it gets all.
+        hidden: ``(n,)`` bool, True where it does not see the token, but the mask, another token or nothing; None: it sees all.
+    """
+
+    vectors: Tensor
+    tokens: Tokens
+    kept: Tensor | None = None
+    hidden: Tensor | None = None
+
+    @property
+    def item(self) -> Tensor:
+        """``(m,)`` int64, the item of each token that the encoder gets."""
+        return self.tokens.item if self.kept is None else self.tokens.item[self.kept]
+
+    @property
+    def coordinates(self) -> Tensor:
+        """``(m, axes)``, where each of them lies."""
+        return self.tokens.coordinates if self.kept is None else self.tokens.coordinates[self.kept]
+
+
 class Input(nn.Module):
     """How one kind of data is read and enters the encoder.
 
@@ -63,6 +89,7 @@ class Input(nn.Module):
         embed: builds the embedding from the encoder's width; or an embedding that is there already (``multimodal.pretrained.load_embed``).
         expert: the weights of a multiway encoder that its tokens go through, from 0; 0 for other encoders.
         preparation: what is done to all items at once, where the batch lies, before anything else sees them.
+        hiding: hides a part of the tokens while classes are learned (``FineTuning``, ``TokenLabelling``); None: none are.
 
     Raises:
         ValueError: ``expert`` is negative.
@@ -75,13 +102,14 @@ class Input(nn.Module):
         embed: Callable[[int], Embed] | Embed,
         expert: int = 0,
         preparation: Sequence[Preparation] = (),
+        hiding: Hiding | None = None,
     ) -> None:
         super().__init__()
         if expert < 0:
             raise ValueError(f"expert must be at least 0, got {expert}.")
         self.transform, self.expert = transform, expert
         self.embed = embed if isinstance(embed, Embed) else embed(dim)
-        self.preparation = nn.ModuleList(preparation)
+        self.preparation, self.hiding = nn.ModuleList(preparation), hiding
         for source in self.sources:
             self.embed.check_source(source)
 
@@ -114,6 +142,31 @@ class Input(nn.Module):
         """Return, with nothing hidden, the embedded tokens ``(n, d)``, the sample of each ``(n,)`` and its coordinates ``(n, axes)``."""
         tokens = self.embed.tokens(items.values, items.lengths)
         return self.embed(tokens), items.sample[tokens.item], tokens.coordinates
+
+    def hiding_in(self, stage: str) -> Hiding | None:
+        """Return what hides tokens in a stage, "train", "val", "test" or "predict"; None: nothing does."""
+        hides = stage == "train" or (stage in ("val", "test") and self.hiding is not None and self.hiding.in_evaluation)
+        return self.hiding if hides else None
+
+    def seen(self, items: Items, hiding: Hiding | None = None) -> Seen:
+        """Return what the encoder gets of items, a part of which may be hidden, as a function of the items' seeds.
+
+        Raises:
+            ValueError: the embedding or the hiding does not suit the items.
+        """
+        tokens = self.embed.tokens(items.values, items.lengths)
+        if hiding is None:
+            return Seen(self.embed(tokens), tokens)
+        tokenizer = getattr(self.transform, "tokenizer", None)
+        if isinstance(tokenizer, Tokenizer) and len(items.values) == len(tokens.inputs):
+            tokens = tokenizer.annotated(tokens, items.values)
+        shown, as_mask, kept = hiding(self.embed, tokens, items.seed)
+        hidden = as_mask if as_mask.ndim == 1 else as_mask.any(1)
+        if shown.inputs is not tokens.inputs:
+            hidden = hidden | (shown.inputs != tokens.inputs).flatten(1).any(1)
+        if kept is None:
+            return Seen(self.embed(shown, as_mask), shown, None, hidden)
+        return Seen(self.embed(shown.select(kept), as_mask[kept]), shown, kept, hidden | ~kept)
 
 
 class Modality(Input):
@@ -240,15 +293,20 @@ class Modality(Input):
             )
         return found
 
-    def masked_view(self, items: Items) -> MaskedView:
+    def masked_view(self, items: Items, masked: Tensor | None = None, targets: Tensor | None = None) -> MaskedView:
         """Cut items into tokens and hide some, as a function of the items' seeds.
+
+        Args:
+            items: as they are to be cut.
+            masked: ``(n,)`` or ``(n, k)`` bool, what to hide; None: what the masking says.
+            targets: what is to be predicted of all tokens, where it is there already; None: it is made.
 
         Raises:
             ValueError: as ``targets``; or hidden tokens are dropped, and there is no decoder; or entries are asked for that a target lacks;
                 or single fields are hidden of what cannot show the others.
         """
         tokens = self.embed.tokens(items.values, items.lengths)
-        targets = self.targets(items, tokens)
+        targets = self.targets(items, tokens) if targets is None else targets
         if self.tokenizer is not None:
             tokens = self.tokenizer.annotated(tokens, targets)
         seed, sequence = self.seeds(items), self._sequence(items)
@@ -256,7 +314,7 @@ class Modality(Input):
             tokens, targets = tokens.repeated(self.clones), targets.repeat(self.clones, *[1] * (targets.ndim - 1))
             sequence = (sequence * self.clones + torch.arange(self.clones, device=seed.device)[:, None]).flatten()
         masking = self.masking if self.training or self.eval_masking is None else self.eval_masking
-        masked = masking(tokens, seed)
+        masked = masking(tokens, seed) if masked is None else masked
         if masked.ndim > 1:
             self._check_fields(tokens, masked, masking)
         shown, as_mask, visible = self.corruption(self.embed, tokens, masked, seed)

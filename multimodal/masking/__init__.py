@@ -9,6 +9,7 @@ from multimodal.masking.field import FieldMasking
 from multimodal.masking.frame import FrameMasking
 from multimodal.masking.geometric_span import GeometricSpanMasking
 from multimodal.masking.groups import GroupMasking
+from multimodal.masking.hiding import Hiding
 from multimodal.masking.inverse_block import InverseBlockMasking
 from multimodal.masking.mixed import MixedMasking
 from multimodal.masking.random import RandomMasking
@@ -28,6 +29,7 @@ __all__ = [
     "GeometricSpanMasking",
     "GroupMasking",
     "HidePlaces",
+    "Hiding",
     "IdRangeMasking",
     "InverseBlockMasking",
     "MaskReplaceKeep",

@@ -9,7 +9,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import lightning as L
 import torch
@@ -56,11 +56,13 @@ class EncoderTraining(L.LightningModule):
         compile_encoder: compile the encoder's layers when a fit starts.
 
     Raises:
-        ValueError: no modalities, or one with an expert that the encoder does not have.
+        ValueError: no modalities, one with an expert that the encoder does not have, or one with a ``hiding`` that has no effect.
     """
 
     scores: nn.ModuleDict
     """``<stage>_scores`` -> metric, for the stages train, val and test; made by the class that inherits."""
+    hides: ClassVar[bool] = False
+    """Whether a modality's ``hiding`` has an effect."""
 
     def __init__(
         self,
@@ -81,6 +83,8 @@ class EncoderTraining(L.LightningModule):
                 raise ValueError(
                     f"modality {name!r} is of expert {modality.expert}, but the encoder's num_experts is {encoder.num_experts}."
                 )
+            if modality.hiding is not None and not self.hides:
+                raise ValueError(f"modality {name!r} has a hiding, which has no effect in {type(self).__name__}: leave it out.")
         parameter_groups(nn.Module(), layer_decay)  # checks it
         self.make_optimizer, self.make_schedule, self.layer_decay = optimizer, schedule, layer_decay
         self.compile_encoder = compile_encoder

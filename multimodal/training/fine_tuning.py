@@ -16,12 +16,12 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from multimodal.batch import Batch
+from multimodal.batch import Batch, Items
 from multimodal.datamodules.shards.contents import LABEL, TAGS
 from multimodal.heads import ClassificationHead
 from multimodal.modality import Input, Modality
 from multimodal.nn import Encoded, Encoder
-from multimodal.objectives import Term
+from multimodal.objectives import Part, Term
 from multimodal.training.dry_run import check_input
 from multimodal.training.encoder_training import EncoderTraining, default_optimizer
 from multimodal.training.freezing import freeze
@@ -44,6 +44,8 @@ class FineTuning(EncoderTraining):
     batches alike.
 
     Of items with several views in evaluation (``Transform.num_views``), the logits are the mean over the views, each encoded by itself.
+
+    A modality may hide a part of its tokens in training (``multimodal.masking.Hiding``).
 
     Logs loss, accuracy and macro F1 (``val/accuracy``; with several heads ``val/accuracy/<head>`` too); of several views also
     those of each view by itself (``val/view_accuracy``) and their number (``val/views``), as systems report them that tell the chunks of a
@@ -72,6 +74,8 @@ class FineTuning(EncoderTraining):
         ValueError: no modalities or heads, a setting outside its range, or parts that do not fit each other; in training, a label without a
             class, or none at all in an epoch.
     """
+
+    hides = True
 
     def __init__(
         self,
@@ -184,11 +188,11 @@ class FineTuning(EncoderTraining):
         """Return head name -> logits."""
         return {name: head(encoded, sequence, num_sequences) for name, head in self.heads.items()}
 
-    def _said(self, batch: Batch, say: Callable[[Encoded, Tensor, int], dict[str, Tensor]]) -> Said:
-        """Return what is said of each view of the samples; of a batch without items nothing."""
+    def _said(self, batch: Batch, say: Callable[[Encoded, Tensor, int], dict[str, Tensor]], stage: str = "predict") -> Said:
+        """Return what is said of each view of the samples, of which tokens may be hidden in a stage; of a batch without items nothing."""
         found, present = defaultdict[str, list[Tensor]](list), []
         for view in [batch] if self.training or not batch.items else views_of(batch, self.transforms):
-            read = self._read(view)
+            read = self._read(view, stage)
             if read is None:
                 if batch.items:  # sharded layers run as often as on ranks that have this view
                     super()._encode_nothing()
@@ -204,18 +208,22 @@ class FineTuning(EncoderTraining):
         times = 1 if self.training else num_views(self.transforms)
         return torch.stack([super(FineTuning, self)._encode_nothing() for _ in range(times)]).sum()
 
-    def _read(self, batch: Batch) -> tuple[Encoded, Tensor, int] | None:
+    def _read(self, batch: Batch, stage: str) -> tuple[Encoded, Tensor, int] | None:
         """Return what heads read: what the encoder says, the sample of each token, and the samples up to the last with tokens."""
         if not batch.items:
             return None
-        parts = {name: self.modalities[name].plain_tokens(items) for name, items in batch.items.items()}
+        parts = {name: self._part(cast(Input, self.modalities[name]), items, stage) for name, items in batch.items.items()}
         encoded, sequence = self.encode(parts), torch.cat([sample for _, sample, _ in parts.values()])
         return encoded, sequence, batch.num_samples if encoded.class_token is None else len(encoded.class_token)
+
+    def _part(self, modality: Input, items: Items, stage: str) -> Part:
+        seen = modality.seen(items, modality.hiding_in(stage))
+        return seen.vectors, items.sample[seen.item], seen.coordinates
 
     def _terms(self, batch: Batch, stage: str) -> dict[tuple[str, int], Term]:
         terms = {}
         batch, mixed = self.mixing(batch) if stage == "train" and self.mixing is not None else (batch, None)
-        said = self._said(batch, self._logits)
+        said = self._said(batch, self._logits, stage)
         for name, logits in said.mean().items():
             head = self._head(name)
             labels = head.told(batch.labels.get(name), len(logits))

@@ -23,7 +23,7 @@ from multimodal.atomic import atomic_file
 from multimodal.batch import Batch, Items
 from multimodal.heads.ctc import time_steps
 from multimodal.heads.token import TokenClassifier
-from multimodal.modality import Input
+from multimodal.modality import Input, Seen
 from multimodal.nn import Encoder
 from multimodal.objectives import Term
 from multimodal.training.encoder_training import default_optimizer
@@ -42,10 +42,12 @@ class Rows(NamedTuple):
     Args:
         logits: ``(r, c)`` float32.
         counts: ``(items,)`` int64, rows of each item.
+        hidden: ``(r,)`` bool, True where the encoder was shown none of the tokens of a row; None: nothing was hidden.
     """
 
     logits: Tensor
     counts: Tensor
+    hidden: Tensor | None = None
 
 
 class Places(NamedTuple):
@@ -82,7 +84,8 @@ class TokenLabelling(PlaceLabelling):
     Where labels say which tokens tell which place (``multimodal.windowed.PlaceColumn``: the notes of a piece), those of a place are
     averaged to its row, and each window of an item is a sequence of its own.
 
-    The loss of an optimizer step is the mean cross-entropy over all its labelled places, over ranks and accumulated batches alike.
+    The loss of an optimizer step is the mean cross-entropy over all its labelled places, over ranks and accumulated batches alike. Places
+    of which nothing is shown, where the modality hides tokens (``multimodal.masking.Hiding``), do not count.
 
     Logs loss, accuracy and macro F1 (``val/macro_f1``) over the labelled places. ``predict`` writes the class of each place of an item as
     ``RUN/predictions/<modality>/<key>.npy``, int16; -1 at places that no token tells.
@@ -105,6 +108,7 @@ class TokenLabelling(PlaceLabelling):
             labels that are not one for each place, or no labelled place in the first 50 batches, or in a whole epoch.
     """
 
+    hides = True
     place, kind, reader = "place", "label file", "multimodal.tokenizers.audio.FrameLabelTransform"
     head: TokenClassifier
 
@@ -142,24 +146,23 @@ class TokenLabelling(PlaceLabelling):
         super().on_before_batch_transfer(replace(batch, items=told), dataloader_idx)
         return batch
 
-    def forward(self, items: Items) -> Rows:
-        """Return what the head says of the rows of items.
+    def forward(self, items: Items, stage: str = "predict") -> Rows:
+        """Return what the head says of the rows of items, of which tokens may be hidden in a stage.
 
         Raises:
             ValueError: the tokens' coordinates have no axis ``time_axis``.
         """
-        windows = split_windows(items)
-        tokens = self.modality.embed.tokens(windows.values, windows.lengths)
-        item, encoded = tokens.item, self.modality.embed(tokens)
-        encoded = self.encode({self.name: (encoded, item, tokens.coordinates)}).tokens
+        seen = self.modality.seen(split_windows(items), self.modality.hiding_in(stage))
+        vectors = self.encode({self.name: (seen.vectors, seen.item, seen.coordinates)}).tokens
+        told: Tensor | slice
         if is_windowed(items):
             told, item, place = _told(items)
-            rows, owner = time_steps(encoded[told], item, place)
         else:
-            if self.time_axis >= tokens.coordinates.shape[1]:
-                raise ValueError(f"time_axis is {self.time_axis}, but the tokens' coordinates have {tokens.coordinates.shape[1]} axes.")
-            rows, owner = time_steps(encoded, item, tokens.coordinates[:, self.time_axis])
-        return Rows(self.head(rows).float(), torch.bincount(owner, minlength=len(items)))
+            if self.time_axis >= seen.coordinates.shape[1]:
+                raise ValueError(f"time_axis is {self.time_axis}, but the tokens' coordinates have {seen.coordinates.shape[1]} axes.")
+            told, item, place = slice(None), seen.tokens.item, seen.tokens.coordinates[:, self.time_axis]
+        rows, owner, hidden = _rows(vectors, seen, told, item, place)
+        return Rows(self.head(rows).float(), torch.bincount(owner, minlength=len(items)), hidden)
 
     def places(self, items: Items, rows: Rows) -> Places:
         """Return the places of items, and what rows tell of them.
@@ -178,9 +181,10 @@ class TokenLabelling(PlaceLabelling):
         return {(name, 0): self._term(items, stage) for name, items in batch.items.items()}
 
     def _term(self, items: Items, stage: str) -> Term:
-        rows = self.forward(items)
+        rows = self.forward(items, stage)
         places = self.places(items, rows)
-        there = (places.classes != NO_CLASS).nonzero()[:, 0]
+        labelled = places.classes != NO_CLASS
+        there = (labelled if rows.hidden is None else labelled & ~rows.hidden[places.row]).nonzero()[:, 0]
         logits, truth = rows.logits[places.row[there]], places.classes[there]
         loss, guesses = F.cross_entropy(logits, truth, reduction="sum"), logits.argmax(1)
         cast(PlaceScores, self._metric(stage)).update(self.name, loss, guesses, truth)
@@ -230,6 +234,27 @@ def row_of_places(rows: Tensor, places: Tensor) -> Tensor:
     item = torch.repeat_interleave(places)
     place = torch.arange(len(item), device=places.device) - (places.cumsum(0) - places)[item]
     return (rows.cumsum(0) - rows)[item] + (place * rows[item]).div(places[item], rounding_mode="floor")
+
+
+def _rows(vectors: Tensor, seen: Seen, told: Tensor | slice, item: Tensor, place: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return the means of the tokens of each place, the item of each row, and where nothing was seen of it; None: all was.
+
+    Args:
+        vectors: of the tokens that the encoder got.
+        seen: what it was shown.
+        told: of all tokens those that tell a place.
+        item: of each of them.
+        place: of each of them.
+    """
+    if seen.hidden is None:
+        return *time_steps(vectors[told], item, place), None
+    hidden = time_steps((~seen.hidden[told]).float()[:, None], item, place)[0][:, 0] == 0
+    if seen.kept is None:
+        return *time_steps(vectors[told], item, place), hidden
+    every = vectors.new_zeros(len(seen.kept), vectors.shape[1]).masked_scatter(seen.kept[:, None], vectors)
+    rows, owner = time_steps(every[told], item, place)
+    share = time_steps(seen.kept[told].to(rows.dtype)[:, None], item, place)[0]  # of a place's tokens; the others count as zeros
+    return rows / share.clamp(min=1e-6), owner, hidden
 
 
 def _classes(items: Items) -> Tensor:
