@@ -35,7 +35,7 @@ training (options: multimodal fit --help; settings of a class: multimodal fit --
   fit               train a tokenizer, pretrain an encoder, or fine-tune one
   validate          score a checkpoint on the validation split
   test              score a checkpoint on the test split
-  predict           write features (or ids, or probabilities of classes) of the test split as .npy
+  predict           write features (or ids, or probabilities of classes) of the test split as .npy, or files with what was hidden filled in
 
   tokenizers train    a vocabulary of your own texts (WordPiece, BPE, unigram)
   tokenizers iterate  a tokenizer and an encoder in turns, each from the other (BEATs)
