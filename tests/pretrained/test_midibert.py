@@ -9,7 +9,7 @@ from torch import Tensor
 from multimodal.heads import ClassificationHead, TokenClassifier
 from multimodal.pretrained import PretrainedModel, import_checkpoint
 from multimodal.pretrained.registry import format_of
-from multimodal.tokenizers.midi import CompoundTokenizer, MidiTransform
+from multimodal.tokenizers.midi import CompoundTokenizer, MidiTransform, OctupleTokenizer, score_of, write_notes
 from tests.pretrained.text_parity import check_accounts, check_close
 from tests.pretrained.vision_parity import check_same
 
@@ -262,13 +262,19 @@ def test_heads_of_other_kinds_cannot_be_written(tmp_path):
             layout.write(model)
 
 
-def test_the_tables_are_those_of_the_tokenizer_that_reads_files(tmp_path):
-    saved(tmp_path / "trunk.ckpt")
-    model, tokenizer = imported(tmp_path / "trunk.ckpt"), CompoundTokenizer()
-    assert model.embeds["midi"].vocab_sizes == tokenizer.vocab_sizes == COMPOUND
+@pytest.mark.parametrize(("vocabs", "tokenizer"), [(COMPOUND, CompoundTokenizer()), (OCTUPLE, OctupleTokenizer())])
+def test_the_tables_are_those_of_the_tokenizer_that_reads_files(tmp_path, vocabs, tokenizer):
+    saved(tmp_path / "trunk.ckpt", vocabs=vocabs)
+    model = imported(tmp_path / "trunk.ckpt")
+    assert model.embeds["midi"].vocab_sizes == tokenizer.vocab_sizes == vocabs
     assert tuple(model.embeds["midi"].mask_ids.tolist()) == tokenizer.mask_ids
     transform = model.transform()
     assert isinstance(transform, MidiTransform) and transform.max_notes == 12
+    assert transform.tokenizer.fingerprint() == tokenizer.fingerprint()
+    notes = torch.tensor([[480 * i, 60, 480, 80] for i in range(20)])
+    ids = transform(transform.decode(write_notes(notes)), torch.Generator(), train=False).values
+    assert torch.equal(ids, tokenizer.encode_score(score_of(notes[:12])))
+    assert torch.isfinite(model.forward_features(ids[None])).all()
 
 
 def test_a_number_of_heads_that_contradicts_the_file_is_refused(tmp_path):

@@ -57,7 +57,9 @@ class NoteLabelTransform(LabelledTransform):
         if not 0 <= overlap < self.music.max_notes:
             raise ValueError(f"overlap must be in [0, {self.music.max_notes}), the notes of a window, got {overlap}.")
         if self.music.num_views > 1:
-            raise ValueError("num_views of the music has no effect where notes are told, each in one window: leave it out.")
+            raise ValueError("num_windows of the music has no effect where notes are told, each in one window: leave it out.")
+        if self.music.max_tokens is not None:
+            raise ValueError("max_tokens of the music would leave out notes that are to be told: set max_notes instead.")
         labels.check_tokens(self.tokenizer)
 
     @property

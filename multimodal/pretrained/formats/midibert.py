@@ -31,8 +31,11 @@ NOTE_LAYERS, PIECE_LAYERS = ("classifier.1", "classifier.3"), ("classifier.0", "
 POOLING = ("attention.ws1.weight", "attention.ws2.weight")
 NOTE_DROPOUT = 0.1
 DISTANCES = "{}bert.encoder.layer.{}.attention.self.distance_embedding.weight"
-COMPOUND = (4, 18, 88, 66)
-"""Ids of the published compound words, which ``multimodal.tokenizers.midi.MidiTransform`` makes."""
+TOKENIZERS = {
+    (4, 18, 88, 66): "multimodal.tokenizers.midi.CompoundTokenizer",
+    (262, 134, 135, 262, 134, 38, 260, 55): "multimodal.tokenizers.midi.OctupleTokenizer",
+}
+"""Ids of each field -> what makes them of files."""
 AFTER_MASK = {4: 0, 8: 4}
 """Number of fields -> ids of a field after its MASK."""
 IGNORED = {
@@ -139,8 +142,11 @@ def settings_of(sizes: Sizes) -> ModelSettings:
         norm=norm,
         norm_at="none",
     )
-    transform = part("multimodal.tokenizers.midi.MidiTransform", max_notes=sizes.max_length)
-    return ModelSettings(encoder, {"midi": embed}, heads_of(sizes), {"midi": transform} if sizes.vocabs == COMPOUND else {})
+    transforms = {}
+    if sizes.vocabs in TOKENIZERS:
+        tokenizer = part(TOKENIZERS[sizes.vocabs])
+        transforms["midi"] = part("multimodal.tokenizers.midi.MidiTransform", tokenizer=tokenizer, max_notes=sizes.max_length)
+    return ModelSettings(encoder, {"midi": embed}, heads_of(sizes), transforms)
 
 
 def sizes_of(model: PretrainedModel) -> Sizes:
