@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import re
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -13,11 +16,12 @@ from multimodal.pretrained.importing import load_exactly
 OWN_BIAS = re.compile(r".*\.attn\.position_bias\.(.+)")
 
 
-def with_options(encoder: Encoder, **options: Any) -> Encoder:
+def with_options(encoder: Encoder, dropout: float | None = None, **options: Any) -> Encoder:
     """Return an encoder of the same weights, built anew where an option changes.
 
     Args:
         encoder: a saved or imported one.
+        dropout: of the attention and the MLP of each layer; None: as it is.
         options: settings of ``Encoder`` by name, of which ``load_encoder`` says what they do; None: as it is.
 
     Raises:
@@ -27,6 +31,8 @@ def with_options(encoder: Encoder, **options: Any) -> Encoder:
     if now["bias"] is None and options.pop("share_bias", None) is False:  # True is what a config of a new encoder leaves behind
         raise ValueError("share_bias has no effect: this encoder has no position bias. Leave it out.")
     changed = {name: value for name, value in options.items() if value is not None and value != now[name]}
+    if dropout is not None:
+        changed |= {name: _dropping(now[name], dropout) for name in ("attention", "mlp")}
     if changed.get("share_bias"):
         raise ValueError("share_bias: the layers of this encoder have learned a bias each, which cannot become one; leave it out.")
     if changed.get("norm_at", "none") != "none":
@@ -36,6 +42,20 @@ def with_options(encoder: Encoder, **options: Any) -> Encoder:
     built = type(encoder)(**(now | changed))
     load_exactly(built, _weights_for(built, encoder.state_dict()))
     return built.train(encoder.training)
+
+
+def _dropping(build: Callable[..., Any], dropout: float) -> Callable[..., Any]:
+    """Return what builds a part with a dropout.
+
+    Raises:
+        ValueError: the part has none, or not such a one.
+    """
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout must be in [0, 1), got {dropout}.")
+    own = next((x for x in (build, getattr(build, "func", None), *getattr(build, "args", ())) if inspect.isclass(x)), build)
+    if "dropout" not in inspect.signature(own).parameters:
+        raise ValueError(f"dropout: the layers of this encoder have a {getattr(own, '__name__', own)}, which has none; leave it out.")
+    return partial(build, dropout=dropout)
 
 
 def _weights_for(built: Encoder, state: dict[str, Tensor]) -> dict[str, Tensor]:

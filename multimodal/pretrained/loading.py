@@ -67,6 +67,7 @@ def load_encoder(
     drop_path: float | None = None,
     share_bias: bool | None = None,
     checkpoint_activations: bool | None = None,
+    dropout: float | None = None,
 ) -> Encoder:
     """Return the encoder of a saved model, to be trained on; configs name this as ``class_path``. An option of None: as it was saved.
 
@@ -79,13 +80,15 @@ def load_encoder(
         drop_path: stochastic-depth rate of the last layer, in [0, 1).
         share_bias: False gives every layer a copy of the shared position bias.
         checkpoint_activations: whether the backward pass computes a layer's activations again, for less memory.
+        dropout: share of the attention weights and of the outputs of the MLP dropped in training, in [0, 1). BERT, MidiBERT: 0.1. Imported
+            models have none.
 
     Raises:
         ValueError: the folder holds no such model, or its encoder cannot have such an option.
     """
     model = saved.load(folder)
     options = {"norm_at": norm_at, "drop_path": drop_path, "share_bias": share_bias, "checkpoint_activations": checkpoint_activations}
-    encoder = with_options(model.encoder, **options).train()
+    encoder = with_options(model.encoder, dropout, **options).train()
     encoder.origin = model.settings.origin  # type: ignore[assignment]  # licence and source stay with what is made of the weights
     return encoder
 

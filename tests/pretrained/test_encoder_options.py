@@ -8,13 +8,13 @@ import torch
 
 from multimodal.heads import ClassificationHead
 from multimodal.modality import Input
-from multimodal.nn import Encoder, LayerNorm
+from multimodal.nn import Encoder, LayerNorm, Mlp
 from multimodal.pretrained import PretrainedModel, load_embed, load_encoder
 from multimodal.pretrained.encoder_options import with_options
 from multimodal.pretrained.from_training import model_of
 from multimodal.pretrained.registry import format_of
 from multimodal.pretrained.settings import ModelSettings
-from multimodal.recorded import settings_of
+from multimodal.recorded import build, settings_of
 from multimodal.tokenizers.image import ImageTransform
 from multimodal.training import FineTuning
 from multimodal.training.optimization import parameter_groups
@@ -130,3 +130,32 @@ def test_options_that_the_weights_do_not_allow_are_refused(tmp_path, saved, opti
     PretrainedModel(ModelSettings(made.encoder, made.embeds)).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=expected):
         load_encoder(str(tmp_path), **options)
+
+
+def test_dropout_is_added_to_every_layer_and_acts_in_training_alone(folder):
+    plain, dropping = load_encoder(folder), load_encoder(folder, dropout=0.3)
+    assert {(block.attn.dropout, block.mlp.drop.p) for block in dropping.blocks} == {(0.3, 0.3)}
+    assert all(torch.equal(x, dropping.state_dict()[name]) for name, x in plain.state_dict().items())
+    again = build(settings_of(dropping))
+    assert again.blocks[0].attn.dropout == again.blocks[0].mlp.drop.p == 0.3
+    x, sequence, places = torch.randn(9, plain.dim), torch.zeros(9, dtype=torch.int64), torch.zeros(9, 2, dtype=torch.int64)
+    with torch.no_grad():
+        assert torch.equal(dropping.eval()(x, sequence, places).tokens, plain.eval()(x, sequence, places).tokens)
+        assert not torch.equal(dropping.train()(x, sequence, places).tokens, dropping(x, sequence, places).tokens)
+
+
+def test_dropout_out_of_range_is_refused(folder):
+    with pytest.raises(ValueError, match=r"dropout must be in \[0, 1\), got 1.0"):
+        load_encoder(folder, dropout=1.0)
+
+
+class Plain(Mlp):
+    """An MLP of a user."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim)
+
+
+def test_dropout_of_layers_that_have_none_is_refused():
+    with pytest.raises(ValueError, match="dropout: the layers of this encoder have a Plain, which has none"):
+        with_options(Encoder(dim=16, depth=1, num_heads=2, mlp=Plain), dropout=0.1)
