@@ -6,8 +6,8 @@
   its file has no metre of its own, so that nobody is told where bars begin. ``dance_tuning``: its training split as train and val.
 - ``chorales``: Bach's chorales with a track for each voice; ``chorales_tuning`` likewise.
 - ``composers``: excerpts of 64 notes of six composers, and of fiddle tunes.
-- ``pretrain``: all pieces without labels, whole and with their metres, but those of a test split, and those that have, in any part, the
-  opening or 16 intervals in a row of a melody that is tested.
+- ``melodies`` and ``scores``, to pretrain on: all tunes and all other pieces, without labels, whole and with their metres, but those of a
+  test split, and those that have, in any part, the opening or 16 intervals in a row of a melody that is tested.
 
 A test split is drawn by what a piece sounds like: by a hash of the first 12 intervals of its melody, so that copies of a tune in two
 collections, and chorales on one melody, lie on one side. Works of the other composers are drawn as wholes.
@@ -31,7 +31,7 @@ from rich.table import Table
 from torch import Tensor
 
 from benchmarks.demo.tunes import COLLECTIONS, split_of_opening
-from benchmarks.music.corpus import CHORALE, SCORES, VOICES, Piece, read_corpus, score_in
+from benchmarks.music.corpus import CHORALE, SCORES, TUNES, VOICES, Piece, read_corpus, score_in
 from multimodal.tokenizers.midi.score import Column, Score, write_score
 
 ROOT = Path("data/music")
@@ -68,8 +68,10 @@ def main() -> None:
         "dance": dance_rows(ROOT, pieces, splits),
         CHORALE + "s": [_row(piece, "", splits[piece.name]) for piece in pieces if piece.label == CHORALE],
         "composers": composer_rows(ROOT, pieces, splits),
-        "pretrain": [_row(piece, "", splits[piece.name]) for piece in pretraining_pieces(ROOT, pieces, splits)],
     }
+    others = pretraining_pieces(ROOT, pieces, splits)
+    for name, collections in (("melodies", TUNES), ("scores", SCORES)):
+        rows[name] = [_row(piece, "", splits[piece.name]) for piece in others if piece.collection in collections]
     for name in ("dance", CHORALE + "s"):
         own = rows[name]
         rows[name] = [row._replace(split=TRAIN if row.split == VAL else row.split) for row in own]
@@ -128,7 +130,7 @@ def dance_rows(root: Path, pieces: Sequence[Piece], splits: dict[str, str]) -> l
     """Write an excerpt of each tune with a type that is long enough."""
     rows = []
     for piece in pieces:
-        if piece.label in DANCES and piece.num_notes >= EXCERPT_NOTES:
+        if piece.collection in COLLECTIONS and piece.label in DANCES and piece.num_notes >= EXCERPT_NOTES:
             random = np.random.default_rng(int(_hash(piece.name)[:8], 16))
             first = int(random.integers(piece.num_notes - EXCERPT_NOTES + 1))
             rows.append(_write_excerpt(root, "dance", piece, first, EXCERPT_NOTES, str(piece.label), splits[piece.name]))
@@ -165,11 +167,15 @@ def _write_excerpt(root: Path, task: str, piece: Piece, first: int, count: int, 
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(write_score(excerpt(score_in(root, piece), first, count)))
-    return Row(key, str(path.relative_to(root)), label, split)
+    return Row(_key(key), str(path.relative_to(root)), label, split)
 
 
 def _row(piece: Piece, label: str, split: str) -> Row:
-    return Row(piece.name, f"pieces/{piece.name}.mid", label, split)
+    return Row(_key(piece.name), f"pieces/{piece.name}.mid", label, split)
+
+
+def _key(name: str) -> str:
+    return name.replace(".", "_")  # keys of shards have no dots
 
 
 def write_shards(root: Path, name: str, rows: Sequence[Row]) -> None:
