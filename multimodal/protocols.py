@@ -298,6 +298,8 @@ class Masking(ABC):
 
     num_mixed: int = 1
     """So many items in a row are encoded as one sequence (MixedAE)."""
+    learns: ClassVar[bool] = False
+    """Whether it learns with the encoder which tokens to hide (``multimodal.objectives.MaskerTraining``)."""
 
     @abstractmethod
     def __call__(self, tokens: Tokens, seed: Tensor) -> Tensor:

@@ -1,7 +1,9 @@
 """Where to predict, and what is shown there."""
 
+from multimodal.masking.adversarial import AdversarialMasking
 from multimodal.masking.alteration import Alteration
 from multimodal.masking.blockwise import BlockwiseMasking
+from multimodal.masking.book import MaskBook
 from multimodal.masking.choice import ChoiceMasking
 from multimodal.masking.chosen import ChosenGroupMasking, IdRangeMasking
 from multimodal.masking.corruption import Drop, HidePlaces, MaskReplaceKeep
@@ -19,6 +21,7 @@ from multimodal.masking.tube import TubeMasking
 from multimodal.masking.whole_word import WholeWordMasking
 
 __all__ = [
+    "AdversarialMasking",
     "Alteration",
     "BlockwiseMasking",
     "ChoiceMasking",
@@ -32,6 +35,7 @@ __all__ = [
     "Hiding",
     "IdRangeMasking",
     "InverseBlockMasking",
+    "MaskBook",
     "MaskReplaceKeep",
     "MixedMasking",
     "RandomMasking",

@@ -23,15 +23,15 @@ class ChoiceMasking(Masking):
         weights: how often each is drawn, relative to the others; None: all as often.
 
     Raises:
-        ValueError: no maskings, weights that are not as many, negative or all 0, or a masking that mixes items.
+        ValueError: no maskings, weights that are not as many, negative or all 0, or a masking that mixes items or learns.
     """
 
     def __init__(self, maskings: Sequence[Masking], weights: Sequence[float] | None = None) -> None:
         weights = [1.0] * len(maskings) if weights is None else list(weights)
         if not maskings or len(weights) != len(maskings) or min(weights) < 0 or sum(weights) <= 0:
             raise ValueError(f"{len(maskings)} maskings need as many weights of at least 0, not all 0; got {weights}.")
-        if mixing := [type(masking).__name__ for masking in maskings if masking.num_mixed > 1]:
-            raise ValueError(f"{mixing[0]} mixes items, so that it cannot be drawn for one of them.")
+        if refused := [type(masking).__name__ for masking in maskings if masking.num_mixed > 1 or masking.learns]:
+            raise ValueError(f"{refused[0]} mixes items or learns from all of them, so that it cannot be drawn for some.")
         self.maskings, self.weights = list(maskings), weights
 
     def __call__(self, tokens: Tokens, seed: Int[Tensor, " items"]) -> Bool[Tensor, "n ..."]:

@@ -38,8 +38,8 @@ class FieldMasking(Masking):
         per: "token", "item" or the name of a group.
 
     Raises:
-        ValueError: no fields, one named twice, a masking that mixes items, an unknown ``draw``; when called, a name that no field has,
-            tokens of a single field, a masking that hides single fields itself, or no such group.
+        ValueError: no fields, one named twice, a masking that mixes items or learns, an unknown ``draw``; when called, a name that no field
+            has, tokens of a single field, a masking that hides single fields itself, or no such group.
     """
 
     def __init__(self, masking: Masking, fields: Sequence[str] | None = None, draw: Draw = "all", per: str = "token") -> None:
@@ -47,8 +47,9 @@ class FieldMasking(Masking):
             raise ValueError(f"fields must be different names, at least one, got {list(fields)}; leave it out for all.")
         if draw not in get_args(Draw):
             raise ValueError(f"draw must be one of {', '.join(get_args(Draw))}, got {draw!r}.")
-        if masking.num_mixed > 1:
-            raise ValueError(f"{type(masking).__name__} mixes items, which are hidden as whole tokens.")
+        if masking.num_mixed > 1 or masking.learns:
+            does = "learns which whole tokens to hide" if masking.learns else "mixes items"
+            raise ValueError(f"{type(masking).__name__} {does}: single fields cannot be hidden with it.")
         self.masking, self.fields, self.draw, self.per = masking, fields, draw, per
 
     def __call__(self, tokens: Tokens, seed: Int[Tensor, " items"]) -> Bool[Tensor, "n k"]:

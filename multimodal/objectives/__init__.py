@@ -6,6 +6,7 @@ from multimodal.objectives.class_aggregation import ClassAggregation
 from multimodal.objectives.homologous_contrast import HomologousContrast
 from multimodal.objectives.latent_targets import LatentTargets
 from multimodal.objectives.masked_prediction import MaskedPrediction
+from multimodal.objectives.masker_training import MaskerTraining
 from multimodal.objectives.objective import EncodedBatch, EncodedView, EncoderInput, Objective, Part, Term
 from multimodal.objectives.replaced_tokens import ReplacedTokenDetection
 from multimodal.objectives.targets import Places, TeacherFeatures, TokenValues
@@ -20,6 +21,7 @@ __all__ = [
     "HomologousContrast",
     "LatentTargets",
     "MaskedPrediction",
+    "MaskerTraining",
     "Objective",
     "Part",
     "Places",

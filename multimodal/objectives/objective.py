@@ -154,6 +154,8 @@ class Objective(nn.Module, ABC):
     """Whether it reads the encoder's output of tokens that are not hidden (``EncodedView.seen``)."""
     needs_whole_model: ClassVar[bool] = False
     """Whether it works on whole weights, and so not where these are cut into shards."""
+    epoch: int = 0
+    """The epoch that is trained, from 0 (filled in by the model)."""
     takes_heads: ClassVar[bool] = False
     """Whether the modalities' heads read from a part of its own instead of the encoder, and so are of no use with it later."""
 
@@ -163,7 +165,7 @@ class Objective(nn.Module, ABC):
             raise ValueError(f"weight must be positive, got {weight}; leave an objective out to not train on it.")
         self.weight = weight
 
-    def shown(self, batch: Batch, views: Mapping[str, MaskedView]) -> Mapping[str, MaskedView]:
+    def shown(self, batch: Batch, views: Mapping[str, MaskedView], encoder: Encoder) -> Mapping[str, MaskedView]:
         """Return what is hidden and shown of a batch, before it is encoded; an objective may change it. As it is by default."""
         return views
 
@@ -177,6 +179,13 @@ class Objective(nn.Module, ABC):
 
     def after_step(self, encoder: Encoder, modalities: Mapping[str, Modality], step: int) -> None:
         """Follow the model once it has moved. ``step``: optimizer steps that are done."""
+
+    def memory(self) -> dict[str, Tensor]:
+        """Return what a checkpoint keeps of it besides its weights, such as tensors that grow; by default nothing."""
+        return {}
+
+    def remember(self, memory: Mapping[str, Tensor]) -> None:
+        """Take over the ``memory`` of a checkpoint; nothing where it has none."""
 
     def after_validation(self, scores: Mapping[str, Tensor]) -> None:
         """Follow a validation of a run of training. ``scores``: name (``accuracy/<modality>``) -> value, over all ranks."""

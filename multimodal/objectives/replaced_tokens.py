@@ -87,7 +87,7 @@ class ReplacedTokenDetection(Objective):
         for part in (self.narrow, self.widen, self.heads):
             part.apply(initialize_linear)
 
-    def shown(self, batch: Batch, views: Mapping[str, MaskedView]) -> Mapping[str, MaskedView]:
+    def shown(self, batch: Batch, views: Mapping[str, MaskedView], encoder: Encoder) -> Mapping[str, MaskedView]:
         """Return the views with ids of the generator at the hidden tokens, and no mask."""
         parts = [
             (self.narrow(self._modalities[name].embed(view.tokens, view.shown_as_mask)), view.sequence, view.tokens.coordinates)

@@ -22,7 +22,7 @@ from multimodal.batch import Batch, Items
 from multimodal.filling import Filling
 from multimodal.modality import MaskedView, Modality
 from multimodal.nn import Encoded, Encoder, pool_mean
-from multimodal.objectives import EncodedBatch, EncodedView, MaskedPrediction, Objective, Term
+from multimodal.objectives import EncodedBatch, EncodedView, MaskedPrediction, MaskerTraining, Objective, Term
 from multimodal.training.callbacks.predictions import FOLDER
 from multimodal.training.dry_run import check_modality
 from multimodal.training.encoder_training import EncoderTraining, default_optimizer
@@ -30,6 +30,9 @@ from multimodal.training.filled_files import FilledFiles
 from multimodal.training.optimization import WarmupCosine
 from multimodal.training.scores import MaskedScores
 from multimodal.training.sharding import is_sharded
+
+MEMORIES = "objectives"
+"""Where a checkpoint keeps what objectives remember."""
 
 
 class MaskedPretraining(EncoderTraining):
@@ -69,6 +72,8 @@ class MaskedPretraining(EncoderTraining):
             check_modality(name, modality, encoder.dim)
         _check_together(encoder, self._modalities)
         built = [make(encoder, self._modalities) for make in objectives or [MaskedPrediction]]
+        if any(modality.masking.learns for modality in self._modalities.values()):
+            built.append(_masker_training(encoder, self._modalities, built))
         self.objectives = nn.ModuleList(built)
         names = [f"{name}{goal.suffix}" for goal in built for name in goal.fields(self._modalities)]
         if twice := {name for name in names if names.count(name) > 1}:
@@ -113,7 +118,7 @@ class MaskedPretraining(EncoderTraining):
         modalities = {name: cast(Modality, self.modalities[name]) for name in batch.items}
         views: Mapping[str, MaskedView] = {name: modality.masked_view(batch.items[name]) for name, modality in modalities.items()}
         for goal in self._goals:
-            views = goal.shown(batch, views)
+            views = goal.shown(batch, views, self.encoder)
         given = self.join({name: _part(modalities[name], view) for name, view in views.items()})
         all_of_them = any(goal.sees_all for goal in self._goals)
         wanted = {name: _wanted(modalities[name], view, all_of_them) for name, view in views.items()}
@@ -155,6 +160,23 @@ class MaskedPretraining(EncoderTraining):
 
     def _unused(self, batch: Batch) -> Iterable[nn.Module]:
         return [self.modalities, self.objectives]  # also of modalities in use: the vector of the mask where hidden tokens are dropped
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Save, too, what the objectives remember."""
+        super().on_save_checkpoint(checkpoint)
+        if memories := {str(number): memory for number, goal in enumerate(self._goals) if (memory := goal.memory())}:
+            checkpoint[MEMORIES] = memories
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint that does not fit; remind the objectives."""
+        super().on_load_checkpoint(checkpoint)
+        for number, goal in enumerate(self._goals):
+            goal.remember(checkpoint.get(MEMORIES, {}).get(str(number), {}))
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Tell the objectives which epoch it is."""
+        for goal in self._goals:
+            goal.epoch = self.current_epoch
 
     def on_validation_epoch_end(self) -> None:
         """Log the scores; let the objectives of a run of training follow them."""
@@ -209,6 +231,14 @@ class MaskedPretraining(EncoderTraining):
 
     def _shown(self, score: str) -> bool:
         return score.removeprefix("accuracy/") in self.modalities
+
+
+def _masker_training(encoder: Encoder, modalities: Mapping[str, Modality], others: list[Objective]) -> Objective:
+    """Return what trains the maskings that learn, beside the prediction whose losses they learn from."""
+    if not any(isinstance(goal, MaskedPrediction) for goal in others):
+        learning = next(modality.masking for modality in modalities.values() if modality.masking.learns)
+        raise ValueError(f"{type(learning).__name__} learns from the losses of MaskedPrediction: name it among the objectives.")
+    return MaskerTraining(encoder, modalities)
 
 
 def _check_together(encoder: Encoder, modalities: Mapping[str, Modality]) -> None:

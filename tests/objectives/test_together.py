@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from multimodal.batch import collate
-from multimodal.masking import Drop, RandomMasking
+from multimodal.masking import AdversarialMasking, Drop, RandomMasking
 from multimodal.nn import Decoder
 from multimodal.objectives import ClassAggregation, HomologousContrast, LatentTargets, MaskedPrediction
 from multimodal.training import MaskedPretraining
@@ -21,11 +21,13 @@ SGD = {
     "optimizer": lambda groups: torch.optim.SGD(groups, lr=0.1),
     "schedule": lambda optimizer, _: torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0),
 }
+LEARNING = partial(beit_modality, masking=AdversarialMasking(0.4, shares=(0.2, 0.4), dropout=0.0, book_every=1))
 CASES = {
     "beit v2": (beit_encoder, beit_modality, [MaskedPrediction, partial(ClassAggregation, early_layer=2)]),
     "mae": (mae_encoder, mae_modality, None),
     "data2vec": (mae_encoder, mae_modality, [partial(LatentTargets, class_weight=0.5, decay=0.5, final_decay=0.9)]),
     "mixed": (mae_encoder, mixed_modality, [MaskedPrediction, HomologousContrast]),
+    "adversarial": (beit_encoder, LEARNING, None),
 }
 
 
@@ -36,8 +38,10 @@ def make(name: str) -> MaskedPretraining:
 
 
 def weights(model: MaskedPretraining) -> dict[str, torch.Tensor]:
+    """Return what a run has learned: weights, and what objectives remember."""
     names = [name for name in model.state_dict() if "scores" not in name and "deviation" not in name]
-    return {name: model.state_dict()[name].clone() for name in names}
+    memory = {name: tensor for goal in model.objectives for name, tensor in goal.memory().items()}
+    return {name: model.state_dict()[name].clone() for name in names} | memory
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -60,7 +64,7 @@ def test_every_trained_parameter_has_a_gradient(name, samples):
     trained = {key: x for key, x in model.named_parameters() if x.requires_grad}
     assert [key for key, x in trained.items() if x.grad is None] == []
     assert samples or all((x.grad == 0).all() for x in trained.values())
-    if samples and name != "beit v2":
+    if samples and name not in ("beit v2", "adversarial"):
         assert (model.modalities["picture"].embed.mask_token.grad == 0).all()  # it is never shown where tokens are dropped
 
 
@@ -108,7 +112,7 @@ def test_mixed_items_and_other_modalities_are_refused():
         MaskedPretraining(mae_encoder(), {"picture": mixed_modality(), "other": mae_modality()})
 
 
-@pytest.mark.parametrize("name", ["beit v2", "data2vec"])
+@pytest.mark.parametrize("name", ["beit v2", "data2vec", "adversarial"])
 def test_two_processes_train_as_one(tmp_path, name):
     script = Path(__file__).with_name("ddp_script.py")
     for devices in ("1", "2"):

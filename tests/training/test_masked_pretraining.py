@@ -142,7 +142,7 @@ class Firsts(Objective):
     suffix = "_firsts"
     sees_all = True
 
-    def shown(self, batch, views):
+    def shown(self, batch, views, encoder):
         return {
             name: replace(view, masked=view.tokens.position == view.tokens.lengths[view.tokens.item] - 1) for name, view in views.items()
         }
