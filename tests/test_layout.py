@@ -16,7 +16,8 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 MODALITIES = sorted(path.parent.name for path in (ROOT / "tokenizers").glob("*/__init__.py") if path.parent.name != "quantizers")
-RECIPES = sorted(path for folder in ("pretrain", "tokenizer", "finetune", "probe") for path in (ROOT / "configs" / folder).glob("*.yaml"))
+KINDS = ("pretrain", "tokenizer", "finetune", "probe", "predict")
+RECIPES = sorted(path for folder in KINDS for path in (ROOT / "configs" / folder).glob("*.yaml"))
 
 THEIRS = """
 import sys

@@ -29,7 +29,7 @@ LINES = (
 )
 """Four lines of two bars each, soprano to bass, in crotchets."""
 STEPS = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
-TRACK = "multimodal.masking.ChosenGroupMasking"
+PICTURES = ["--model.init_args.filling.init_args.pictures", "true"]
 FILLINGS = {
     "voice": ("fill_voice.yaml", []),
     "bars": ("fill_bars.yaml", []),
@@ -50,7 +50,7 @@ def main() -> None:
     _run("shards", "write", str(WORK / "files"), "--to", str(WORK / "shards"), "--split", "folders")
     saved = ["--config", str(RUN / "config.yaml"), "--ckpt_path", str(RUN / "checkpoints/last.ckpt")]
     for name, (config, more) in FILLINGS.items():
-        data = ["--data.init_args.shards", str(WORK / "shards"), "--run", str(WORK / name)]
+        data = ["--data.init_args.shards", str(WORK / "shards"), "--run", str(WORK / name), *PICTURES]
         _run("predict", *saved[:2], "--config", f"configs/predict/{config}", *saved[2:], *data, *more)
         for extension in ("mid", "png"):
             shutil.copy(WORK / name / "predictions/midi" / f"{KEY}.{extension}", options.to / f"infilled_{name}.{extension}")
