@@ -40,13 +40,13 @@ class Setting:
     layer_decay: float = 0.8
 
 
-SETTINGS = {300: Setting(300), 1000: Setting(500), 3000: Setting(1000)}
+SETTINGS = {300: Setting(500), 1000: Setting(1000), 3000: Setting(1500)}
 """Labelled films -> how to fine-tune."""
 
 
 def new_parts() -> tuple[Encoder, Callable[[int], TubeletEmbed]]:
     """Return an encoder that was not trained, of the size of the recipe's, and what builds its embedding."""
-    embed = partial(TubeletEmbed, patch_size=8, channels=1, mean=(0.2,), std=(0.35,), position=SinCosPosition3d)
+    embed = partial(TubeletEmbed, tubelet_size=4, patch_size=4, channels=1, mean=(0.2,), std=(0.35,), position=SinCosPosition3d)
     return Encoder(128, 4, 4), embed
 
 
@@ -82,6 +82,7 @@ def accuracy(model: Path | None, data: Path, task: str, num_labels: int, seed: i
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
+        precision="bf16-mixed",
     )
     started = time.monotonic()
     with warnings.catch_warnings():
