@@ -59,14 +59,14 @@ class NoteFileLabels(NoteLabels):
 
     Args:
         classes: their names, in order; the place of a name is its class.
-        fields: of the shards; the first that a sample has is read.
+        fields: of the shards; the first that a sample has is read. Names of two parts take a ``--field-pattern`` to be written.
         rest: the class of notes without an entry, one of the classes; None: they have none. It is for entries by note.
 
     Raises:
         ValueError: no classes or fields, a name twice, or a ``rest`` that is no class.
     """
 
-    def __init__(self, classes: Sequence[str], fields: Sequence[str] = ("notes.json", "notes.csv"), rest: str | None = None) -> None:
+    def __init__(self, classes: Sequence[str], fields: Sequence[str] = ("csv", "notes.csv", "notes.json"), rest: str | None = None) -> None:
         super().__init__(classes)
         if isinstance(fields, str) or not fields or len(set(fields)) < len(fields):
             raise ValueError(f"fields must be a list of different names, got {fields!r}.")

@@ -248,7 +248,7 @@ def test_settings_that_do_not_fit_are_refused(make, message):
 
 def test_a_transform_reads_the_fields_of_its_labels():
     assert NoteLabelTransform(VelocityLabels()).label_extensions == ("mid", "midi")
-    assert NoteLabelTransform(NoteFileLabels(["a"])).label_extensions == ("notes.json", "notes.csv")
+    assert NoteLabelTransform(NoteFileLabels(["a"])).label_extensions == ("csv", "notes.csv", "notes.json")
     transform = NoteLabelTransform(NoteFileLabels(["a", "b"]), MidiTransform(min_notes=2))
     without = transform(transform.decode(TUNE), draw(), train=False)
     assert (without.labels[:, PlaceColumn.CLASS] == -1).all() and told(without).keys() == {0, 1, 2}
