@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Literal
 
 from multimodal.tokenizers.midi.bars import NUM_METRES
@@ -88,7 +89,7 @@ class BeatGridTokenizer(GridTokenizer):
         super().__init__(grid, pitch_range, out_of_range)
         self.max_positions = max_positions
 
-    @property
+    @cached_property
     def numbers(self) -> dict[Field, int]:
         """How many numbers each field of a note has, in the order of the ids; bars are left out, as their ids count nothing."""
         sizes = {

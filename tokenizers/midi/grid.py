@@ -76,7 +76,7 @@ class Grid:
         start = self._snapped(notes[:, Column.START])
         if len(start) and (start[0] < 0 or (start[1:] < start[:-1]).any()):
             raise ValueError("notes must be sorted by start, and starts must not be negative (see sort_notes).")
-        fields = np.zeros((len(notes), len(Field)), np.int64)
+        fields = np.zeros((len(Field), len(notes)), np.int64).T  # a column lies in one piece
         bars = self._bars(score)
         bar, position = bars.place(start, self.step)
         fields[:, Field.BAR], fields[:, Field.POSITION] = self._numbered(bar), position
@@ -137,11 +137,14 @@ class Grid:
 
     def _numbered(self, bar: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
         """Return the numbers of bars, from the first note's on, without bars that are not kept."""
-        return np.concatenate([bar[:1] * 0, np.diff(bar).clip(max=self.max_empty_bars + 1).cumsum()])
+        numbers = np.zeros_like(bar)
+        np.minimum(bar[1:] - bar[:-1], self.max_empty_bars + 1).cumsum(out=numbers[1:])
+        return numbers
 
     def _durations(self, notes: Int[np.ndarray, "n 6"]) -> Int[np.ndarray, " n"]:
         """Return the numbers of the nearest durations; halves go down, as the first minimum does in MidiBERT's code."""
-        return ((notes[:, Column.DURATION] + (self.duration_step - 1) // 2) // self.duration_step).clip(1, self.num_durations) - 1
+        steps = (notes[:, Column.DURATION] + (self.duration_step - 1) // 2) // self.duration_step
+        return np.minimum(np.maximum(steps, 1), self.num_durations) - 1
 
     def _duration_ticks(self, durations: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
         return (durations + 1) * self.duration_step

@@ -119,12 +119,18 @@ def read_score(data: bytes, drop_drums: bool = True, max_notes: int = 1_000_000,
         raise ValueError(f"a MIDI file without notes: {len(score.tracks)} tracks, {dropped} drum notes dropped.")
     if count > max_notes:
         raise ValueError(f"{count} notes are over the limit of {max_notes}.")
-    table = np.concatenate([_columns(track, number) for number, track in enumerate(tracks)])
-    times = [Column.START, Column.DURATION]
-    table[:, times] = _rescaled(table[:, times], score.ticks_per_quarter)
-    table[:, Column.DURATION] = table[:, Column.DURATION].clip(min=1)
-    names = tuple(track.name for track in tracks)
-    return Score(sort_notes(torch.from_numpy(table)), *_changes(score), names)
+    table = np.empty((len(Column), count), np.int64)
+    first = 0
+    for number, track in enumerate(tracks):
+        _fill(table[:, first : first + len(track.notes)], track, number)
+        first += len(track.notes)
+    if score.ticks_per_quarter != TICKS_PER_BEAT:
+        times = [Column.START, Column.DURATION]
+        table[times] = _rescaled(table[times], score.ticks_per_quarter)
+    np.maximum(table[Column.DURATION], 1, out=table[Column.DURATION])
+    tempos = _by_time([(x.time, x.mspq) for x in score.tempos if x.mspq > 0], 2, score.ticks_per_quarter)
+    metres = _by_time([(x.time, x.numerator, x.denominator) for x in score.time_signatures if _is_metre(x)], 3, score.ticks_per_quarter)
+    return Score(torch.from_numpy(_in_order(table).T), tempos, metres, tuple(track.name for track in tracks))
 
 
 def write_score(score: Score) -> bytes:
@@ -167,26 +173,31 @@ def order_of(notes: Int[Tensor, "n k"]) -> Int[Tensor, " n"]:
     return torch.from_numpy(np.lexsort([*reversed(rest[: Column.PROGRAM]), *rest[Column.PROGRAM :], start]))
 
 
-def _columns(track: TrackTick, number: int) -> np.ndarray:
+def _fill(table: np.ndarray, track: TrackTick, number: int) -> None:
+    """Write the notes of a track into the rows of a table, one for each ``Column``."""
     notes = track.notes.numpy()
-    table = np.empty((len(notes["time"]), len(Column)), np.int64)
-    for column, name in zip(Column, ("time", "pitch", "duration", "velocity"), strict=False):
-        table[:, column] = notes[name]
-    table[:, Column.PROGRAM], table[:, Column.TRACK] = DRUMS if track.is_drum else track.program, number
-    return table
+    table[Column.START], table[Column.PITCH] = notes["time"], notes["pitch"]
+    table[Column.DURATION], table[Column.VELOCITY] = notes["duration"], notes["velocity"]
+    table[Column.PROGRAM], table[Column.TRACK] = DRUMS if track.is_drum else track.program, number
 
 
-def _changes(score: Any) -> tuple[Tensor, Tensor]:
-    """Return tempos and metres."""
-    tempos = _sorted([(x.time, x.mspq) for x in score.tempos if x.mspq > 0], 2, score.ticks_per_quarter)
-    metres = _sorted([(x.time, x.numerator, x.denominator) for x in score.time_signatures if _is_metre(x)], 3, score.ticks_per_quarter)
-    return tempos, metres
+def _in_order(table: np.ndarray) -> np.ndarray:
+    """Return notes in the order of ``order_of``; starts have at most 40 bits, tracks 16."""
+    key = (table[Column.START] << 23) + (table[Column.TRACK] << 7) + table[Column.PITCH]
+    if (key[1:] > key[:-1]).all():
+        return table
+    order = key.argsort(kind="stable")
+    key = key[order]
+    if (key[1:] == key[:-1]).any():  # the other columns decide
+        order = order_of(torch.from_numpy(table.T)).numpy()
+    return table[:, order]
 
 
-def _sorted(rows: list[tuple[int, ...]], width: int, ticks_per_beat: int) -> Tensor:
+def _by_time(rows: list[tuple[int, ...]], width: int, ticks_per_beat: int) -> Tensor:
     """Return rows by their first number, a time, which is rescaled."""
     table = np.array(sorted(rows, key=itemgetter(0)), np.int64).reshape(-1, width)
-    table[:, 0] = _rescaled(table[:, 0], ticks_per_beat)
+    if ticks_per_beat != TICKS_PER_BEAT:
+        table[:, 0] = _rescaled(table[:, 0], ticks_per_beat)
     return torch.from_numpy(table)
 
 

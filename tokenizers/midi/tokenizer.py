@@ -64,11 +64,10 @@ class MidiTokenizer(PretrainedTokenizer):
         """
         low, high = self.pitch_range
         pitch = score.notes[:, Column.PITCH].numpy()
-        inside = (pitch >= low) & (pitch <= high)
-        if inside.all():
+        if not len(pitch) or (pitch.min() >= low and pitch.max() <= high):
             return score
         if self.out_of_range == "drop":
-            return score[torch.from_numpy(inside)]
+            return score[torch.from_numpy((pitch >= low) & (pitch <= high))]
         notes = score.notes.clone()
         notes[:, Column.PITCH].clamp_(low, high)
         return replace(score, notes=notes)

@@ -1,8 +1,9 @@
 import pytest
 import torch
 
-from multimodal.tokenizers.midi import CompoundTokenizer, PianoRollRenderer
-from multimodal.tokenizers.midi.render import HIDDEN, OUTLINE, RIGHT, TRACKS, WRONG
+from multimodal.tokenizers.midi import CompoundTokenizer, MidiTokenizer, OctupleTokenizer, PianoRollRenderer, RemiTokenizer, Score
+from multimodal.tokenizers.midi.render import BAR_LINE, HIDDEN, OUTLINE, RIGHT, TRACKS, WRONG
+from tests.tokenizers.midi.test_compound_settings import EVERYTHING, SCORE
 
 IDS = torch.tensor([[0, 0, 38, 7], [1, 4, 42, 7], [1, 8, 45, 7], [0, 0, 38, 15]])
 MASKED = torch.tensor([False, True, False, False])
@@ -67,3 +68,46 @@ def test_any_number_of_notes(count: int) -> None:
     ids, predicted = (torch.stack([torch.randint(size, (count,), generator=draws) for size in (2, 16, 86, 64)], dim=1) for _ in range(2))
     masked = torch.rand(count, generator=draws) < 0.5
     assert render(ids, torch.where(masked[:, None], predicted, ids), masked)["piece"].shape[2] == 480
+
+
+EVERY = [CompoundTokenizer(**EVERYTHING), RemiTokenizer(), RemiTokenizer(**EVERYTHING), OctupleTokenizer()]
+
+
+@pytest.mark.parametrize("tokenizer", EVERY, ids=lambda tokenizer: f"{type(tokenizer).__name__}{len(tokenizer.vocab_sizes)}")
+def test_notes_of_every_tokenizer_are_drawn_whole(tokenizer: MidiTokenizer) -> None:
+    ids = tokenizer.encode_score(SCORE)
+    note = tokenizer.note_of(ids)
+    masked = (note == 2) & (torch.arange(len(ids)) == (note == 2).nonzero()[-1])  # one token of a note of several
+    pictures = dict(PianoRollRenderer().render(tokenizer, ids, ids, ids, masked))
+    assert "hidden" in colours(pictures["masked"]) and "right" in colours(pictures["predicted"])
+    wrong = ids.clone()
+    wrong[masked] = torch.tensor(tokenizer.mask_ids) if ids.ndim == 2 else tokenizer.mask_ids[0]
+    found = colours(PianoRollRenderer().render(tokenizer, ids, ids, wrong, masked)["predicted"])
+    assert "wrong" in found and "right" not in found
+
+
+def test_tracks_differ_in_colour() -> None:
+    ids = OctupleTokenizer().encode_score(SCORE)
+    nothing = torch.zeros(len(ids), dtype=torch.bool)
+    piece = PianoRollRenderer().render(OctupleTokenizer(), ids, ids, ids, nothing)["piece"]
+    assert [has(piece, colour) for colour in TRACKS[:4]] == [True, True, True, False]
+
+
+def test_pictures_begin_with_the_bar_of_the_first_note_and_show_bars_of_the_metre() -> None:
+    """Octuples tell bars from the start of the piece."""
+    tokenizer, renderer = OctupleTokenizer(), PianoRollRenderer(width=480, max_bars=3)
+    late = Score(SCORE.notes + torch.tensor([14_400, 0, 0, 0, 0, 0]), metres=SCORE.metres)
+    pictures = []
+    for score in (SCORE, late):
+        ids = tokenizer.encode_score(score)
+        pictures.append(renderer.render(tokenizer, ids, ids, ids, torch.zeros(len(ids), dtype=torch.bool))["piece"])
+    assert torch.equal(*pictures)
+    line = torch.tensor(BAR_LINE)[:, None]
+    assert [x for x in range(480) if (pictures[0][:, 0, x : x + 1] == line).all()] == [240]  # two bars of three quarters hold notes
+
+
+def test_hidden_fields_make_their_notes_hidden() -> None:
+    fields = torch.zeros(4, 4, dtype=torch.bool)
+    fields[1, 2] = True
+    pictures = PianoRollRenderer().render(CompoundTokenizer(), IDS, IDS, IDS, fields)
+    assert colours(pictures["masked"]) == {"note", "hidden", "outline"} and colours(pictures["predicted"]) == {"note", "right"}
