@@ -104,10 +104,11 @@ class NoteLabels(ABC):
 class VelocityLabels(NoteLabels):
     """How loud each note is played: class i for velocities from edge i up to below edge i + 1.
 
-    MidiBERT (https://arxiv.org/abs/2107.05223; ``data_creation/prepare_data``) has the same six classes, which it numbers from 1.
+    MidiBERT (https://arxiv.org/abs/2107.05223; ``data_creation/prepare_data``) has the same six classes.
 
     Args:
         edges: ascending, from 0 to 128, which no velocity reaches.
+        padding: whether class 0 is padding, which no note is, and the others are numbered from 1, as in MidiBERT's published classifiers.
 
     Raises:
         ValueError: other edges.
@@ -115,16 +116,17 @@ class VelocityLabels(NoteLabels):
 
     told_by = "velocity"
 
-    def __init__(self, edges: Sequence[int] = EDGES) -> None:
+    def __init__(self, edges: Sequence[int] = EDGES, padding: bool = False) -> None:
         own = list(edges)
         if len(own) < 2 or own[0] != 0 or own[-1] != 128 or own != sorted(set(own)):
             raise ValueError(f"edges must ascend from 0 to 128, got {own}.")
-        super().__init__([f"{low}-{high - 1}" for low, high in zip(own, own[1:], strict=False)])
-        self.edges = tuple(own)
+        names = [f"{low}-{high - 1}" for low, high in zip(own, own[1:], strict=False)]
+        super().__init__(["padding", *names] if padding else names)
+        self.edges, self.padding = tuple(own), padding
 
     def of(self, score: Score, read: Any) -> Int[Tensor, " n"]:
         """Return the class of each note; see ``NoteLabels.of``."""
-        return torch.bucketize(score.column(Column.VELOCITY).contiguous(), torch.tensor(self.edges[1:-1]), right=True)
+        return torch.bucketize(score.column(Column.VELOCITY).contiguous(), torch.tensor(self.edges[1:-1]), right=True) + self.padding
 
 
 class TrackLabels(NoteLabels):
@@ -132,7 +134,7 @@ class TrackLabels(NoteLabels):
 
     Args:
         tracks: class -> names of its tracks (case and blanks around do not matter) or numbers of them, from 0 among the tracks with notes.
-            Notes of other tracks have no class.
+            Notes of other tracks have no class. A class may have no track (MidiBERT's published classifiers: ``padding: []`` first).
 
     Raises:
         ValueError: no classes, or a track in two of them; of a file, that it has none of the tracks.
@@ -143,7 +145,7 @@ class TrackLabels(NoteLabels):
     def __init__(self, tracks: Mapping[str, Sequence[int | str]]) -> None:
         super().__init__(list(tracks))
         named = [_plain(track) for own in tracks.values() for track in own]
-        if any(isinstance(own, str) or not own for own in tracks.values()) or len(set(named)) < len(named):
+        if any(isinstance(own, str) for own in tracks.values()) or not named or len(set(named)) < len(named):
             raise ValueError(f"tracks must be lists of names or numbers, each in one of them, got {dict(tracks)}.")
         self.tracks = {_plain(track): number for number, own in enumerate(tracks.values()) for track in own}
 

@@ -117,6 +117,7 @@ def test_in_training_labels_are_those_of_the_window_that_was_drawn(notes, seed):
 def test_tracks_may_be_named_by_their_numbers():
     score = read_score(midi([(0, 60, 1, 64, 0), (1, 50, 1, 64, 2), (2, 52, 1, 64, 2)], ("", "", "")))
     assert TrackLabels({"left": [1], "right": [0, 5]}).of(score, ()).tolist() == [1, 0, 0]
+    assert TrackLabels({"padding": [], "left": [1], "right": [0]}).of(score, ()).tolist() == [2, 1, 1]
 
 
 def test_windows_overlap_and_their_borders_lie_in_the_middle():
@@ -135,6 +136,8 @@ def test_velocities_have_the_published_classes():
     score = score_of(torch.tensor([(i, 60, 10, velocity) for i, velocity in enumerate((1, 31, 32, 47, 48, 64, 80, 95, 96, 127))]))
     assert labels.of(score, ()).tolist() == [0, 0, 1, 1, 2, 3, 4, 4, 5, 5]
     assert labels.classes == ("0-31", "32-47", "48-63", "64-79", "80-95", "96-127")
+    padded = VelocityLabels(padding=True)
+    assert torch.equal(padded.of(score, ()), labels.of(score, ()) + 1) and padded.classes == ("padding", *labels.classes)
 
 
 def test_families_of_instruments():
@@ -232,6 +235,7 @@ def test_bytes_that_are_no_text_are_refused():
     [
         (lambda: VelocityLabels([0, 64]), "edges must ascend from 0 to 128"),
         (lambda: TrackLabels({}), "classes must be a list of different names"),
+        (lambda: TrackLabels({"a": []}), "tracks must be lists of names or numbers"),
         (lambda: TrackLabels({"a": ["x"], "b": ["X "]}), "tracks must be lists of names or numbers, each in one of them"),
         (lambda: ProgramLabels({"a": [129]}), "programs must be lists of numbers from 0 to 128"),
         (lambda: NoteFileLabels(["a", "a"]), "classes must be a list of different names"),
@@ -239,7 +243,7 @@ def test_bytes_that_are_no_text_are_refused():
         (lambda: NoteFileLabels(["a"], rest="b"), "rest must be one of the classes a, or null; got 'b'"),
         (lambda: NoteLabelTransform(VelocityLabels(), MidiTransform(max_notes=20), overlap=20), r"overlap must be in \[0, 20\)"),
     ],
-    ids=range(8),
+    ids=range(9),
 )
 def test_settings_that_do_not_fit_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
