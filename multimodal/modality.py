@@ -163,7 +163,7 @@ class Input(nn.Module):
         shown, as_mask, kept = hiding(self.embed, tokens, items.seed)
         hidden = as_mask if as_mask.ndim == 1 else as_mask.any(1)
         if shown.inputs is not tokens.inputs:
-            hidden = hidden | (shown.inputs != tokens.inputs).flatten(1).any(1)
+            hidden = hidden | shown.differing(tokens)
         if kept is None:
             return Seen(self.embed(shown, as_mask), shown, None, hidden)
         return Seen(self.embed(shown.select(kept), as_mask[kept]), shown, kept, hidden | ~kept)

@@ -75,6 +75,11 @@ class Tokens:
         """Return the same tokens with other inputs."""
         return replace(self, inputs=inputs)
 
+    def differing(self, other: Tokens) -> Tensor:
+        """Return ``(n,)`` bool, True at tokens whose inputs are not those of ``other``, the same tokens as they are shown otherwise."""
+        changed = self.inputs != other.inputs
+        return changed if changed.ndim == 1 else changed.flatten(1).any(1)
+
     def without_places(self, unplaced: Tensor) -> Tokens:
         """Return the same tokens, some of them without their places. ``unplaced``: ``(n,)`` bool, True at these."""
         return replace(self, coordinates=self.coordinates.masked_fill(unplaced[:, None], -1), unplaced=unplaced)

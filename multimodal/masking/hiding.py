@@ -26,7 +26,7 @@ class Hiding:
         in_evaluation: whether tokens are hidden in validation and test too, the same in every epoch.
 
     Raises:
-        ValueError: a masking that mixes items, or a corruption that hides places alone.
+        ValueError: a masking that mixes items or learns in pretraining, or a corruption that hides places alone.
     """
 
     def __init__(self, masking: Masking | None = None, corruption: Corruption | None = None, in_evaluation: bool = False) -> None:
@@ -35,6 +35,8 @@ class Hiding:
         self.in_evaluation = in_evaluation
         if self.masking.num_mixed > 1:
             raise ValueError(f"hiding: a {type(self.masking).__name__} mixes items, which keep to themselves here.")
+        if self.masking.learns:
+            raise ValueError(f"hiding: {type(self.masking).__name__} learns from what is predicted, and nothing is: take RandomMasking.")
         if self.corruption.hides_places:
             raise ValueError(
                 f"hiding: a {type(self.corruption).__name__} hides the places of tokens, not the tokens: take another corruption."

@@ -158,7 +158,6 @@ class MaskerTraining(Objective):
 
 def _corrupted(view: MaskedView, clean: Tokens) -> Tensor:
     """Return ``(n,)`` bool, True where a token is not shown as it is."""
-    changed = (view.tokens.inputs != clean.inputs).flatten(1).any(1) if clean.inputs.ndim > 1 else view.tokens.inputs != clean.inputs
-    changed = changed | (view.shown_as_mask if view.shown_as_mask.ndim == 1 else view.shown_as_mask.any(1))
+    changed = view.tokens.differing(clean) | (view.shown_as_mask if view.shown_as_mask.ndim == 1 else view.shown_as_mask.any(1))
     changed = changed if view.tokens.unplaced is None else changed | view.tokens.unplaced
     return changed if view.visible is None else changed | ~view.visible

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from multimodal.masking import AdversarialMasking, ChoiceMasking, FieldMasking, RandomMasking
+from multimodal.masking import AdversarialMasking, ChoiceMasking, FieldMasking, Hiding, RandomMasking
 from multimodal.protocols import Tokens
 
 SEED = torch.arange(3)
@@ -53,7 +53,7 @@ def test_marks_and_closed_places_are_never_hidden_and_the_number_is_in_its_bound
         own = slice(start, start + length)
         there, free = int((~closed & ~marks)[own].sum()), int((~marks)[own].sum())
         hidden = int(chosen[own].sum())
-        assert hidden <= min(max(1, round(0.3 * there)), max(1, round(0.15 * free))) and (hidden >= 1 or not there)
+        assert hidden <= max(1, min(0.3 * there, 0.15 * free) + 0.501) and (hidden >= 1 or not there)
         lowest = scores[own][chosen[own]].min() if hidden else 2.0
         assert (scores[own][(~closed & ~marks & ~chosen)[own]] <= lowest).all()
         assert int((after & ~closed)[own].sum()) <= 0.3 * there
@@ -157,3 +157,5 @@ def test_it_cannot_be_wrapped():
         FieldMasking(AdversarialMasking())
     with pytest.raises(ValueError, match="AdversarialMasking mixes items or learns"):
         ChoiceMasking([RandomMasking(), AdversarialMasking()])
+    with pytest.raises(ValueError, match="hiding: AdversarialMasking learns from what is predicted, and nothing is"):
+        Hiding(AdversarialMasking())

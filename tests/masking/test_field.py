@@ -96,6 +96,14 @@ def test_the_mask_id_stands_in_the_hidden_fields_alone():
     assert torch.equal(embed(tokens, as_mask), embed(tokens.with_inputs(expected)))
 
 
+def test_tokens_differ_where_any_of_their_inputs_does():
+    for inputs in (torch.tensor([1, 2, 3]), torch.tensor([[0, 1], [0, 2], [0, 3]]), torch.arange(12).view(3, 2, 2), torch.zeros(0, 4)):
+        tokens = Tokens(inputs, torch.tensor([len(inputs)]), torch.zeros(len(inputs), 1))
+        other = inputs.clone()
+        other[1:2] += 1
+        assert tokens.differing(tokens.with_inputs(other)).tolist() == [False, True, False][: len(inputs)]
+
+
 def test_tokens_repeat_and_select_what_is_said_of_them():
     tokens = notes([0, 0, 1], [0, 1, 2, 3])
     assert tokens.repeated(2).groups()["bar"].tolist() == [0, 0, 1, 0, 1, 2, 3] * 2
