@@ -73,8 +73,10 @@ def test_ids_of_real_files_are_those_of_the_published_algorithm(name: str) -> No
 @settings(max_examples=50, deadline=None)
 @given(scores(15))
 def test_ids_of_random_scores_are_those_of_the_published_algorithm(rows: Rows) -> None:
-    score = rows.score
-    assert [tuple(row) for row in TOKENIZER.encode_score(score).tolist()] == [row for row in published(score) if row[BAR] < 256]
+    expected = published(rows.score)
+    down = min(max(0, expected[-1][BAR] - 255), expected[0][BAR])  # bars of a 64th are soon more than 256
+    within = [(row[BAR] - down, *row[1:]) for row in expected if row[BAR] - down < 256]
+    assert [tuple(row) for row in TOKENIZER.encode_score(rows.score).tolist()] == within
 
 
 @settings(max_examples=50, deadline=None)
