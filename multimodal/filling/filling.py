@@ -107,7 +107,7 @@ class Filling:
             ),
             "a decoder predicts, from visible tokens alone": modality.decoder is not None,
             f"{type(self.masking).__name__} mixes items": self._masking(modality).num_mixed > 1,
-            f"its transform makes {modality.transform.num_views} windows of an item: set num_views to 1": modality.transform.num_views > 1,
+            f"its transform makes {modality.transform.num_views} windows of an item: let it make one": modality.transform.num_views > 1,
             "the encoder reads values and no ids, so that it cannot see what was filled in: set decoding.steps to 1, refine_steps to 0 and "
             "window to null": not modality.values_are_ids and several,
             "it has no renderer: set one, or pictures to false": self.pictures and modality.renderer is None,
@@ -140,14 +140,15 @@ class Filling:
         fields = truth if truth.ndim == 2 else truth[:, None]
         asked = (masked if masked.ndim == 2 else masked[:, None]).expand_as(fields)
         windows = SlidingWindows.of(tokens.lengths, self.window)
-        sequence = items.sample[windows.item] if self.window is None else torch.arange(len(windows.lengths), device=truth.device)
 
         def predict(ids: Tensor, hidden: Tensor) -> Sequence[Tensor]:
-            part, wanted = tokens, hidden.any(1)
-            if modality.values_are_ids:
-                shown = ids.view_as(truth)[windows.source]
-                part, wanted = modality.embed.tokens(shown, windows.lengths), windows.own & wanted[windows.source]
-            as_mask = _as_embeddings_take_it(hidden[windows.source]) if modality.values_are_ids else hidden.any(1)
+            if not modality.values_are_ids:  # all at once
+                part, own, wanted, as_mask = tokens, windows, hidden.any(1), hidden.any(1)
+            else:
+                own = windows.telling(hidden.any(1))  # items without hidden tokens are done
+                part = modality.embed.tokens(ids.view_as(truth)[own.source], own.lengths)
+                wanted, as_mask = own.own, _as_embeddings_take_it(hidden[own.source])
+            sequence = items.sample[own.item] if self.window is None else torch.arange(len(own.lengths), device=ids.device)
             output = encode((modality.embed(part, as_mask), sequence[part.item], part.coordinates), wanted)
             return modality.head(output)
 

@@ -1,6 +1,6 @@
 """Long items in windows that overlap, so that each token is told with something on both sides.
 
-Letters in shapes: i items, w windows, m tokens of all windows end to end.
+Letters in shapes: n tokens of all i items, w windows, m tokens of all windows end to end.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 
@@ -53,3 +53,15 @@ class SlidingWindows(NamedTuple):
         begins = torch.where(number > 0, ends.roll(1), 0)
         own = (place >= begins[window]) & (place < ends[window])
         return cls((lengths.cumsum(0) - lengths)[item][window] + place, inside, item, own)
+
+    def telling(self, wanted: Bool[Tensor, " n"]) -> SlidingWindows:
+        """Return the windows in which some wanted token is told, with ``own`` at these tokens alone.
+
+        Args:
+            wanted: True at tokens of all items end to end.
+        """
+        window = torch.repeat_interleave(self.lengths, output_size=len(self.source))
+        own = self.own & wanted[self.source]
+        busy = torch.zeros_like(self.lengths, dtype=torch.bool).index_fill_(0, window[own], True)
+        kept = busy[window]
+        return SlidingWindows(self.source[kept], self.lengths[busy], self.item[busy], own[kept])

@@ -52,3 +52,15 @@ def test_tokens_have_a_quarter_of_a_window_on_both_sides(length, size):
         first, last = source[own][0] - source[0], source[-1] - source[own][-1]
         assert first >= size // 4 or source[0] == 0
         assert last >= size // 4 - 1 or source[-1] == length - 1
+
+
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=4), st.none() | st.integers(2, 12), st.data())
+def test_windows_that_tell_nothing_wanted_are_left_out(lengths, size, data):
+    wanted = torch.tensor(data.draw(st.lists(st.booleans(), min_size=sum(lengths), max_size=sum(lengths))))
+    every = SlidingWindows.of(torch.tensor(lengths), size)
+    found = every.telling(wanted)
+    assert torch.equal(found.source[found.own], wanted.nonzero()[:, 0])
+    parts = zip(every.source.split(every.lengths.tolist()), every.own.split(every.lengths.tolist()), strict=True)
+    kept = [source.tolist() for source, own in parts if wanted[source[own]].any()]
+    assert [source.tolist() for source in found.source.split(found.lengths.tolist())] == kept or not kept
+    assert len(found.item) == len(found.lengths) == len(kept)
