@@ -8,7 +8,7 @@ import torch
 
 from multimodal.batch import Item, Sample, collate
 from multimodal.heads import ClassificationHead, TokenClassifier
-from multimodal.masking import Drop, FieldMasking, HidePlaces, Hiding, MaskReplaceKeep, MixedMasking, RandomMasking
+from multimodal.masking import AdversarialMasking, Drop, FieldMasking, HidePlaces, Hiding, MaskReplaceKeep, MixedMasking, RandomMasking
 from multimodal.modality import Input
 from multimodal.nn import Encoder
 from multimodal.protocols import Masking, Tokens
@@ -194,8 +194,9 @@ def test_training_with_hidden_notes_learns(tmp_path):
 
 
 def test_hidings_that_make_no_sense_are_refused():
-    with pytest.raises(ValueError, match="a MixedMasking mixes items"):
-        Hiding(MixedMasking())
+    for masking in (MixedMasking(), AdversarialMasking()):
+        with pytest.raises(ValueError, match=f"a {type(masking).__name__} mixes items, or learns in pretraining alone"):
+            Hiding(masking)
     with pytest.raises(ValueError, match="a HidePlaces hides the places of tokens, not the tokens"):
         Hiding(corruption=HidePlaces())
     part = partial(Input, transform=transform(), embed=partial(TextEmbed, vocab_size=5), hiding=Hiding())
