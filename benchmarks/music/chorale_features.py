@@ -15,8 +15,11 @@ from multimodal.tokenizers.midi.score import TICKS_PER_BEAT, Column, Score
 NUM_VOICES = 4
 NEAR = 4
 """Notes before and after, in the same voice."""
-WINDOW_BEATS = 4
-"""On each side, for the pitches that are heard around a note."""
+REACHES = (1, 4, 10_000)
+"""Beats on each side, for the pitches that are heard around a note."""
+MAJOR = np.array([6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88])
+MINOR = np.array([6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17])
+"""How well each pitch class fits a key, from its tonic up (Krumhansl and Kessler, 1982)."""
 LOWEST, HIGHEST = -16, 16
 """Of the intervals from a note's reference that are told apart."""
 
@@ -42,36 +45,32 @@ class Hidden(NamedTuple):
         return (self.pitch - self.reference).clip(LOWEST, HIGHEST)
 
 
-def hidden_pitches(score: Score, repeats: bool = False) -> Hidden:
+def hidden_pitches(score: Score) -> Hidden:
     """Return features of every note of a chorale, each from all other notes and from its own start, duration and voice.
 
     Args:
         score: four tracks, each of one voice.
-        repeats: also look for the same surroundings elsewhere in the voice, and what was there.
     """
     bars, bar = bars_of(score)
     start, pitch, duration, track = (score.column(c).numpy() for c in (Column.START, Column.PITCH, Column.DURATION, Column.TRACK))
-    in_bar = start - bars.start_of(bar)
     order = np.lexsort((start, track))
-    start, pitch, duration, track, in_bar = (x[order] for x in (start, pitch, duration, track, in_bar))
+    in_bar, bar_length = (start - bars.start_of(bar))[order], bars.length_of(bar)[order]
+    start, pitch, duration, track = (x[order] for x in (start, pitch, duration, track))
     before = np.stack([_shifted(pitch, track, -k) for k in range(1, NEAR + 1)], axis=1)
     after = np.stack([_shifted(pitch, track, k) for k in range(1, NEAR + 1)], axis=1)
     lengths = np.stack([_shifted(duration, track, k) for k in (-2, -1, 1, 2)], axis=1)
     reference = np.where(np.isnan(before[:, 0]), after[:, 0], before[:, 0])
     around = reference[:, None]
-    columns = [
-        np.stack([track, in_bar, in_bar % TICKS_PER_BEAT, bars.length_of(bar)[order], duration, around[:, 0]], axis=1),
+    features = [
+        np.stack([track, in_bar, in_bar % TICKS_PER_BEAT, bar_length, duration, reference], axis=1),
         before - around,
         after - around,
         lengths,
         _other_voices(start, pitch, duration, track, around),
-        _heard(start, pitch, duration, reference, WINDOW_BEATS * TICKS_PER_BEAT),
-        _heard(start, pitch, duration, reference, 10**9),
+        *_classes(start, pitch, duration, reference.astype(int)),
     ]
-    if repeats:
-        columns.append(_elsewhere(before, after, track, pitch) - around)
     context = np.stack([track, around[:, 0], np.nan_to_num(after[:, 0] - around[:, 0], nan=99)], axis=1).astype(int)
-    return Hidden(np.concatenate(columns, axis=1).astype(np.float32), reference.astype(int), pitch, context)
+    return Hidden(np.concatenate(features, axis=1).astype(np.float32), reference.astype(int), pitch, context)
 
 
 def _shifted(values: np.ndarray, track: np.ndarray, step: int) -> np.ndarray:
@@ -111,23 +110,26 @@ def _at(values: np.ndarray, place: np.ndarray) -> np.ndarray:
     )
 
 
-def _heard(start: np.ndarray, pitch: np.ndarray, duration: np.ndarray, reference: np.ndarray, reach: int) -> np.ndarray:
-    """Return ``(n, 12)`` the share of each pitch class above the reference in the time of the other notes that begin within a reach."""
-    near = np.abs(start[:, None] - start) <= reach
-    np.fill_diagonal(near, False)
-    weights = near * duration
-    classes = np.eye(12)[pitch % 12]
-    heard = weights @ classes / weights.sum(1, keepdims=True).clip(min=1)
-    place = (reference.astype(int)[:, None] + np.arange(12)) % 12
-    return np.take_along_axis(heard, place, axis=1)
+def _classes(start: np.ndarray, pitch: np.ndarray, duration: np.ndarray, reference: np.ndarray) -> list[np.ndarray]:
+    """Return ``(n, 12)`` each, how much of each pitch class above the reference there is among the other notes, then the key.
 
-
-def _elsewhere(before: np.ndarray, after: np.ndarray, track: np.ndarray, pitch: np.ndarray) -> np.ndarray:
-    """Return ``(n, 2)`` the pitch of another note of the voice between the same neighbours: two and one on each side; nan: none."""
-    found = []
-    for count in (2, 1):
-        context = np.concatenate([before[:, :count], after[:, :count]], axis=1)
-        same = (context[:, None] == context).all(-1) & (track[:, None] == track)
-        np.fill_diagonal(same, False)
-        found.append(np.where(same.any(1), pitch[same.argmax(1)].astype(float), np.nan))
-    return np.stack(found, axis=1)
+    Those that sound with the note, by how long; those that begin with it; those that sound when it ends, and before it; those that begin
+    near it, by their duration. Of the key: the number of its tonic below the reference, and 1 for minor.
+    """
+    end = start + duration
+    together = np.minimum(end[:, None], end) - np.maximum(start[:, None], start)
+    weights = [
+        together.clip(min=0) / duration[:, None],
+        start[:, None] == start,
+        (start <= end[:, None]) & (end[:, None] < end),
+        (start <= start[:, None] - 1) & (start[:, None] - 1 < end),
+        *((np.abs(start[:, None] - start) <= reach * TICKS_PER_BEAT) * duration for reach in REACHES),
+    ]
+    classes, others = np.eye(12)[pitch % 12], ~np.eye(len(start), dtype=bool)
+    place = (reference[:, None] + np.arange(12)) % 12
+    found = [(own * others) @ classes for own in weights]
+    found = [*found[:4], *(own / own.sum(1, keepdims=True).clip(min=1) for own in found[4:])]
+    fits = np.stack([np.roll(profile - profile.mean(), tonic) / profile.std() for profile in (MAJOR, MINOR) for tonic in range(12)])
+    key = (found[-1] @ fits.T).argmax(1)
+    above = (reference - key % 12) % 12
+    return [*(np.take_along_axis(own, place, axis=1) for own in found), np.stack([above, key // 12], axis=1)]

@@ -106,22 +106,26 @@ def test_surroundings_of_a_note_are_relative_to_the_pitch_before_it() -> None:
 def test_the_pitch_itself_is_nowhere_in_its_features() -> None:
     score = chorale()
     for number in range(len(score)):
-        for repeats in (False, True):
-            changed = score.notes.clone()
-            changed[number, 1] = 90
-            order = np.lexsort((score.notes[:, 0], score.notes[:, 5]))
-            place = int(np.flatnonzero(order == number)[0])
-            before, after = (hidden_pitches(Score(notes, metres=score.metres), repeats) for notes in (score.notes, changed))
-            assert np.array_equal(before.features[place], after.features[place], equal_nan=True)
-            assert before.context[place].tolist() == after.context[place].tolist()
+        changed = score.notes.clone()
+        changed[number, 1] = 90
+        order = np.lexsort((score.notes[:, 0], score.notes[:, 5]))
+        place = int(np.flatnonzero(order == number)[0])
+        before, after = (hidden_pitches(Score(notes, metres=score.metres)) for notes in (score.notes, changed))
+        assert np.array_equal(before.features[place], after.features[place], equal_nan=True)
+        assert before.context[place].tolist() == after.context[place].tolist()
 
 
-def test_repeats_bring_the_note_between_the_same_neighbours() -> None:
-    line = [60, 62, 64, 65, 60, 62, 64, 65, 67]
-    rows = [(place * 480, pitch, 480, 80, 40, 0) for place, pitch in enumerate(line)]
-    found = hidden_pitches(Score(torch.tensor(rows)), repeats=True)
-    assert found.features[5, -1] == 2 and np.isnan(found.features[5, -2])  # one neighbour on each side is the same, two are not
-    assert np.isnan(found.features[7, -1])
+def test_chords_are_seen_from_the_reference() -> None:
+    found = hidden_pitches(chorale())
+    second = found.features[1]  # 74 over 67, 64 and 48 from 480 to 960; its reference is 72
+    classes = second[18 + 24 : -2].reshape(7, 12)
+    sounding, begins, at_end, earlier = classes[:4]
+    assert np.flatnonzero(sounding).tolist() == [0, 4, 7] and sounding[[0, 4, 7]].tolist() == [1, 1, 1]
+    assert np.flatnonzero(begins).tolist() == [7]
+    assert {int(x) for x in np.flatnonzero(at_end)} == {2, 4, 5, 7}  # 50, 76, 65 and 67
+    assert earlier[0] == 2 and np.flatnonzero(earlier).tolist() == [0, 4, 7]  # 72 and 48, 64, 67
+    assert np.allclose(classes[4:].sum(1), 1)
+    assert second[-2:].tolist() == [0, 0]  # C major, from its tonic
 
 
 def test_tables_tell_the_most_frequent_value_and_fall_back() -> None:
