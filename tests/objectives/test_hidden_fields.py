@@ -9,7 +9,7 @@ from multimodal.batch import Batch
 from multimodal.masking import Drop, FieldMasking, MaskReplaceKeep, RandomMasking
 from multimodal.nn import Decoder, Encoder, PredictionHead, SinCosPosition
 from multimodal.objectives import ClassAggregation, MaskedPrediction, ReplacedTokenDetection
-from multimodal.protocols import Tokenizer
+from multimodal.protocols import Renderer, Tokenizer
 from multimodal.tokenizers.midi import CompoundTokenizer
 from multimodal.training import FusedAdamW
 from tests.objectives.music import SIZES, batch, model
@@ -112,6 +112,29 @@ def test_it_trains_beside_another_objective():
     made.make_optimizer = partial(FusedAdamW, lr=1e-2)
     losses = fit(made, [batch(30, 20)] * 20)
     assert losses[-1] < 0.8 * losses[0]
+
+
+class Kept(Renderer):
+    """Keeps what it is to draw."""
+
+    columns = ("piece",)
+
+    def __init__(self):
+        self.given = []
+
+    def render(self, tokenizer, values, ids, predicted, masked):
+        self.given.append((ids, predicted, masked))
+        return {"piece": torch.zeros(3, 1, 1, dtype=torch.uint8)}
+
+
+def test_pictures_show_the_true_fields_where_these_were_shown():
+    kept = Kept()
+    made, given = model(renderer=kept).eval(), batch(30, 20)
+    kept.given.clear()  # the example, on which the parts were tried
+    asked = made.modalities["music"].masked_view(given.items["music"]).asked.split([30, 20])
+    assert len(made.pictures(given, 2)["music"]) == 2
+    for (ids, predicted, masked), own in zip(kept.given, asked, strict=True):
+        assert torch.equal(masked, own.any(1)) and torch.equal(predicted[~own], ids[~own]) and not torch.equal(predicted[own], ids[own])
 
 
 class TwoIds(Tokenizer):
