@@ -73,7 +73,7 @@ class MaskedPretraining(EncoderTraining):
         _check_together(encoder, self._modalities)
         built = [make(encoder, self._modalities) for make in objectives or [MaskedPrediction]]
         if any(modality.masking.learns for modality in self._modalities.values()):
-            built.append(_masker_training(encoder, self._modalities, built))
+            built += _masker_training(encoder, self._modalities, built)
         self.objectives = nn.ModuleList(built)
         names = [f"{name}{goal.suffix}" for goal in built for name in goal.fields(self._modalities)]
         if twice := {name for name in names if names.count(name) > 1}:
@@ -233,12 +233,12 @@ class MaskedPretraining(EncoderTraining):
         return score.removeprefix("accuracy/") in self.modalities
 
 
-def _masker_training(encoder: Encoder, modalities: Mapping[str, Modality], others: list[Objective]) -> Objective:
-    """Return what trains the maskings that learn, beside the prediction whose losses they learn from."""
+def _masker_training(encoder: Encoder, modalities: Mapping[str, Modality], others: list[Objective]) -> list[Objective]:
+    """Return what trains the maskings that learn, unless it is there, beside the prediction whose losses they learn from."""
     if not any(isinstance(goal, MaskedPrediction) for goal in others):
         learning = next(modality.masking for modality in modalities.values() if modality.masking.learns)
         raise ValueError(f"{type(learning).__name__} learns from the losses of MaskedPrediction: name it among the objectives.")
-    return MaskerTraining(encoder, modalities)
+    return [] if any(isinstance(goal, MaskerTraining) for goal in others) else [MaskerTraining(encoder, modalities)]
 
 
 def _check_together(encoder: Encoder, modalities: Mapping[str, Modality]) -> None:

@@ -59,6 +59,7 @@ def memory_of(model: MaskedPretraining) -> dict[str, torch.Tensor]:
 def test_a_user_names_the_masking_and_the_rest_follows():
     model = pictures()
     assert [type(goal) for goal in model.objectives] == [MaskedPrediction, MaskerTraining]
+    assert [type(goal) for goal in pictures(objectives=[MaskerTraining, MaskedPrediction]).objectives] == [MaskerTraining, MaskedPrediction]
     assert sum(x.numel() for x in model.objectives.parameters()) == 16 * 256 + 256 + 256 + 1
     assert not [name for name in model_of(model).state_dict() if "masker" in name]
 
