@@ -33,8 +33,8 @@ class Hiding:
         self.masking = masking or RandomMasking(0.15)
         self.corruption = corruption or MaskReplaceKeep(mask=0.8, replace=0.0)
         self.in_evaluation = in_evaluation
-        if self.masking.num_mixed > 1 or self.masking.learns:
-            raise ValueError(f"hiding: a {type(self.masking).__name__} mixes items, or learns in pretraining alone: take another masking.")
+        if self.masking.num_mixed > 1:
+            raise ValueError(f"hiding: a {type(self.masking).__name__} mixes items: take another masking.")
         if self.masking.learns:
             raise ValueError(f"hiding: {type(self.masking).__name__} learns from what is predicted, and nothing is: take RandomMasking.")
         if self.corruption.hides_places:

@@ -160,8 +160,8 @@ def splits(data, tmp_path):
 def read_notes(data, tmp_path):
     from multimodal.tokenizers.midi import MidiTransform
 
-    notes = MidiTransform(min_notes=1).decode(data)
-    assert notes.shape[0] > 0 and notes.shape[1] == 4
+    score = MidiTransform(min_notes=1).decode(data)
+    assert len(score) > 0 and score.notes.shape == (len(score), 6)
     assert MidiTransform(min_notes=1).describe(data)["notes"] > 0
 
 
