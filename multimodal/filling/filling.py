@@ -107,7 +107,6 @@ class Filling:
             ),
             "a decoder predicts, from visible tokens alone": modality.decoder is not None,
             f"{type(self.masking).__name__} mixes items": self._masking(modality).num_mixed > 1,
-            f"its transform makes {modality.transform.num_views} windows of an item: let it make one": modality.transform.num_views > 1,
             "the encoder reads values and no ids, so that it cannot see what was filled in: set decoding.steps to 1, refine_steps to 0 and "
             "window to null": not modality.values_are_ids and several,
             "it has no renderer: set one, or pictures to false": self.pictures and modality.renderer is None,

@@ -56,13 +56,16 @@ class EncoderTraining(L.LightningModule):
         compile_encoder: compile the encoder's layers when a fit starts.
 
     Raises:
-        ValueError: no modalities, one with an expert that the encoder does not have, or one with a ``hiding`` that has no effect.
+        ValueError: no modalities, one with an expert that the encoder does not have, or one with several views or a ``hiding`` that
+            have no effect.
     """
 
     scores: nn.ModuleDict
     """``<stage>_scores`` -> metric, for the stages train, val and test; made by the class that inherits."""
     hides: ClassVar[bool] = False
     """Whether a modality's ``hiding`` has an effect."""
+    reads_views: ClassVar[bool] = False
+    """Whether items may have several views in evaluation."""
 
     def __init__(
         self,
@@ -85,6 +88,8 @@ class EncoderTraining(L.LightningModule):
                 )
             if modality.hiding is not None and not self.hides:
                 raise ValueError(f"modality {name!r} has a hiding, which has no effect in {type(self).__name__}: leave it out.")
+            if (views := modality.transform.num_views) > 1 and not self.reads_views:
+                raise ValueError(f"modality {name!r} has {views} views in evaluation, of which {type(self).__name__} reads one: set one.")
         parameter_groups(nn.Module(), layer_decay)  # checks it
         self.make_optimizer, self.make_schedule, self.layer_decay = optimizer, schedule, layer_decay
         self.compile_encoder = compile_encoder

@@ -75,7 +75,7 @@ class FineTuning(EncoderTraining):
             class, or none at all in an epoch.
     """
 
-    hides = True
+    hides = reads_views = True
 
     def __init__(
         self,

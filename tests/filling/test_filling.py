@@ -47,10 +47,6 @@ class PairTransform(Transform):
         return Item(decoded, ragged=True)
 
 
-class TwoViews(PairTransform):
-    num_views = 2
-
-
 class Open(Embed):
     """A vector holds the ids as they are seen, -1 where the mask is."""
 
@@ -187,7 +183,6 @@ def test_where_the_encoder_reads_no_ids_all_are_filled_in_at_once():
         ({}, picture, "reads values and no ids.*steps to 1"),
         ({"decoding": IterativeDecoding(1), "window": 4}, picture, "reads values and no ids"),
         ({"pictures": True}, build, "it has no renderer"),
-        ({}, lambda: build(transform=TwoViews()), "makes 2 windows of an item"),
         ({"allowed": {"middle": (0, 3)}}, build, "'middle'; the tokenizer has left, right"),
     ],
 )

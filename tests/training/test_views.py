@@ -13,7 +13,7 @@ from multimodal.modality import Input
 from multimodal.nn import Encoder, LayerNorm, SinCosPosition3d
 from multimodal.protocols import Transform
 from multimodal.tokenizers.video import TubeletEmbed, VideoTransform
-from multimodal.training import FineTuning
+from multimodal.training import FineTuning, LayerProbing
 from multimodal.training.views import num_views
 from multimodal.windowed import item_of_windows
 from tests.training.conftest import SIZES, PairEmbed, PairTransform
@@ -162,3 +162,9 @@ def test_other_items_of_a_sample_join_the_windows_that_it_has():
 def test_an_item_without_windows_is_refused():
     with pytest.raises(ValueError, match=r"none of which is empty, got windows of \[2, 0\] entries"):
         item_of_windows([torch.zeros(2, 2), torch.zeros(0, 2)])
+
+
+def test_trainings_that_read_one_view_refuse_several():
+    part = partial(Input, transform=VideoTransform(16, 4, channels=1, num_clips=3), embed=EMBED)
+    with pytest.raises(ValueError, match="modality 'film' has 3 views in evaluation, of which LayerProbing reads one: set one"):
+        LayerProbing(Encoder(24, 2, 2), {"film": part}, num_classes=2)
