@@ -4,6 +4,7 @@ from multimodal.tokenizers.midi.bars import Bars, bars_of
 from multimodal.tokenizers.midi.beat_grid import BeatGridTokenizer
 from multimodal.tokenizers.midi.compound import CompoundTokenizer
 from multimodal.tokenizers.midi.embed import CompoundEmbed
+from multimodal.tokenizers.midi.miditok_file import MiditokTokenizer
 from multimodal.tokenizers.midi.note_files import NoteFileLabels
 from multimodal.tokenizers.midi.note_label_transform import NoteLabelTransform
 from multimodal.tokenizers.midi.note_labels import NoteLabels, ProgramLabels, TrackLabels, VelocityLabels
@@ -24,6 +25,7 @@ __all__ = [
     "GridTokenizer",
     "MidiTokenizer",
     "MidiTransform",
+    "MiditokTokenizer",
     "NoteFileLabels",
     "NoteLabelTransform",
     "NoteLabels",

@@ -5,6 +5,7 @@ All times are in ticks, 480 to a beat (a quarter note), whatever the file's reso
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from operator import itemgetter
@@ -112,25 +113,42 @@ def read_score(data: bytes, drop_drums: bool = True, max_notes: int = 1_000_000,
         raise ValueError(f"not a MIDI file, or a damaged one ({len(data)} bytes): {error}") from None
     if score.ticks_per_quarter < 1:
         raise ValueError(f"damaged MIDI file: {score.ticks_per_quarter} ticks per beat; it must be at least 1.")
-    tracks = [track for track in score.tracks if len(track.notes) and not (drop_drums and track.is_drum)]
-    count = sum(len(track.notes) for track in tracks)
-    if not count:
+    found = from_symusic(score, drop_drums, max_notes)
+    if not len(found):
         dropped = sum(len(track.notes) for track in score.tracks)
         raise ValueError(f"a MIDI file without notes: {len(score.tracks)} tracks, {dropped} drum notes dropped.")
+    return found
+
+
+def from_symusic(score: Any, drop_drums: bool = False, max_notes: int = 1_000_000) -> Score:
+    """Return what a ``symusic.Score`` in ticks holds; see ``read_score``.
+
+    Raises:
+        ValueError: it has more than ``max_notes`` notes.
+    """
+    tracks = [track for track in score.tracks if len(track.notes) and not (drop_drums and track.is_drum)]
+    count = sum(len(track.notes) for track in tracks)
     if count > max_notes:
         raise ValueError(f"{count} notes are over the limit of {max_notes}.")
-    table = np.empty((len(Column), count), np.int64)
+    table = table_of(tracks, score.ticks_per_quarter)
+    tempos = _by_time([(x.time, x.mspq) for x in score.tempos if x.mspq > 0], 2, score.ticks_per_quarter)
+    signatures = ((x.time, x.numerator, x.denominator) for x in score.time_signatures)
+    metres = _by_time([row for row in signatures if row[1] > 0 and row[2] > 0 and row[2] & (row[2] - 1) == 0], 3, score.ticks_per_quarter)
+    return Score(torch.from_numpy(_in_order(table).T), tempos, metres, tuple(track.name for track in tracks))
+
+
+def table_of(tracks: Sequence[Any], ticks_per_beat: int) -> Int[np.ndarray, "6 n"]:
+    """Return the rows of ``Column`` of the notes of tracks of symusic, one track after the other, as they lie there."""
+    table = np.empty((len(Column), sum(len(track.notes) for track in tracks)), np.int64)
     first = 0
     for number, track in enumerate(tracks):
         _fill(table[:, first : first + len(track.notes)], track, number)
         first += len(track.notes)
-    if score.ticks_per_quarter != TICKS_PER_BEAT:
+    if ticks_per_beat != TICKS_PER_BEAT:
         times = [Column.START, Column.DURATION]
-        table[times] = _rescaled(table[times], score.ticks_per_quarter)
+        table[times] = _rescaled(table[times], ticks_per_beat)
     np.maximum(table[Column.DURATION], 1, out=table[Column.DURATION])
-    tempos = _by_time([(x.time, x.mspq) for x in score.tempos if x.mspq > 0], 2, score.ticks_per_quarter)
-    metres = _by_time([(x.time, x.numerator, x.denominator) for x in score.time_signatures if _is_metre(x)], 3, score.ticks_per_quarter)
-    return Score(torch.from_numpy(_in_order(table).T), tempos, metres, tuple(track.name for track in tracks))
+    return table
 
 
 def write_score(score: Score) -> bytes:
@@ -139,6 +157,15 @@ def write_score(score: Score) -> bytes:
     Raises:
         ValueError: a start is negative or beyond int32, a pitch or velocity is outside 0 to 127, a duration is below 1, or a program is
             unknown.
+    """
+    return to_symusic(score).dumps_midi()
+
+
+def to_symusic(score: Score) -> Any:
+    """Return a ``symusic.Score`` of 480 ticks a beat, with a track for each pair of track and program.
+
+    Raises:
+        ValueError: as ``write_score``.
     """
     table = score.notes.cpu().numpy()
     for name, column, low, high in (
@@ -159,7 +186,7 @@ def write_score(score: Score) -> bytes:
     for track, program in np.unique(table[:, [Column.TRACK, Column.PROGRAM]], axis=0).tolist():
         own = table[(table[:, Column.TRACK] == track) & (table[:, Column.PROGRAM] == program)]
         written.tracks.append(_track(own, program, score.track_names[track] if 0 <= track < len(score.track_names) else ""))
-    return written.dumps_midi()
+    return written
 
 
 def sort_notes(notes: Int[Tensor, "n k"]) -> Int[Tensor, "n k"]:
@@ -195,15 +222,10 @@ def _in_order(table: np.ndarray) -> np.ndarray:
 
 def _by_time(rows: list[tuple[int, ...]], width: int, ticks_per_beat: int) -> Tensor:
     """Return rows by their first number, a time, which is rescaled."""
-    table = np.array(sorted(rows, key=itemgetter(0)), np.int64).reshape(-1, width)
+    table = np.array(sorted(rows, key=itemgetter(0)) if len(rows) > 1 else rows, np.int64).reshape(-1, width)
     if ticks_per_beat != TICKS_PER_BEAT:
         table[:, 0] = _rescaled(table[:, 0], ticks_per_beat)
     return torch.from_numpy(table)
-
-
-def _is_metre(signature: Any) -> bool:
-    denominator = int(signature.denominator)
-    return signature.numerator > 0 and denominator > 0 and denominator & (denominator - 1) == 0
 
 
 def _rescaled(ticks: np.ndarray, ticks_per_beat: int) -> np.ndarray:

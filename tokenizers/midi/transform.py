@@ -136,14 +136,14 @@ class MidiTransform(Transform):
         Raises:
             ValueError: there is none.
         """
-        if self.max_tokens is None or len(ids := self.tokenizer.encode_score(window)) <= self.max_tokens:
-            return window
-        note = self.tokenizer.note_of(ids)
-        last, after = int(note[: self.max_tokens].max()), int(note[self.max_tokens])
-        count = last + (last != after)
-        if count < 1:
-            raise ValueError(f"max_tokens {self.max_tokens} is below the tokens of one note and its bar.")
-        return window[:count]
+        while self.max_tokens is not None and len(ids := self.tokenizer.encode_score(window)) > self.max_tokens:
+            note = self.tokenizer.note_of(ids)
+            last, after = int(note[: self.max_tokens].max()), int(note[self.max_tokens])
+            count = min(last + (last != after), len(window) - 1)  # fewer notes may take more tokens, where these are of several notes
+            if count < 1:
+                raise ValueError(f"max_tokens {self.max_tokens} is below the tokens of one note and its bar.")
+            window = window[:count]
+        return window
 
     def _thinned(self, score: Score, generator: torch.Generator) -> Score:
         """Return the score without some tracks."""
