@@ -37,8 +37,8 @@ class MiditokTokenizer(MidiTokenizer):
     REMI and TSD have one id a token, or with a trained BPE or Unigram model one for several tokens; CPWord and Octuple have several fields.
     Ids are those of miditok itself: for the score that begins with the bar of its first note, in 480 ticks a beat, with one track for each
     program. Where the file asks for no programs, all notes are of one piano. What comes back is what miditok's preprocessing leaves of
-    times, velocities and tempos. Notes whose pitch or program the file has no token for are left out, and so are those of Octuple after the
-    last bar that it has a number for.
+    times, velocities and tempos; where metres change their denominator, miditok itself may be a step off. Notes whose pitch or program the
+    file has no token for are left out, and so are those of Octuple after the last bar that it has a number for.
 
     The package miditok has to be installed. The order of notes is that of their tokens: by the start that is left, then by program.
 

@@ -127,7 +127,9 @@ class MiditokPreparation:
 
 
 def _since(rows: Int[Tensor, "n k"], origin: int) -> Int[Tensor, "m k"]:
-    """Return changes from a time on, which becomes 0; what was so then is so from 0 on."""
+    """Return changes from a time on, which becomes 0; what was so then is so from 0 on. From 0 on they are all as they were."""
+    if not origin:
+        return rows  # of several at 0 miditok's grid knows all
     before = int((rows[:, 0] <= origin).sum())
     rows = rows[max(0, before - 1) :].clone()
     rows[:, 0] = (rows[:, 0] - origin).clamp(min=0)
