@@ -247,6 +247,10 @@ class Modality(Input):
         sizes = tuple(getattr(self.embed, "vocab_sizes", self.tokenizer.vocab_sizes))
         if self.values_are_ids and sizes != self.tokenizer.vocab_sizes:
             raise ValueError(f"the embedding has vocab_sizes {sizes}: set them to its tokenizer's, {self.tokenizer.vocab_sizes}.")
+        if self.values_are_ids and hasattr(self.embed, "mask_ids") and hasattr(self.tokenizer, "mask_ids"):
+            shown, wanted = tuple(self.embed.mask_ids.tolist()), self.tokenizer.mask_ids
+            if shown != wanted:
+                raise ValueError(f"the embedding shows the ids {shown} at hidden tokens: set mask_ids to its tokenizer's, {wanted}.")
         return self.tokenizer.vocab_sizes
 
     @property

@@ -132,6 +132,10 @@ MISTAKES = {
         [f"{MODALITY}midi.init_args.embed", part("multimodal.tokenizers.midi.CompoundEmbed", vocab_sizes=[4, 18, 88, 60])],
         "the embedding has vocab_sizes (4, 18, 88, 60): set them to its tokenizer's, (4, 18, 88, 66)",
     ),
+    "masks": (
+        [f"{MODALITY}midi.init_args.embed", part("multimodal.tokenizers.midi.CompoundEmbed", mask_ids=[3, 17, 87, 64])],
+        "the embedding shows the ids (3, 17, 87, 64) at hidden tokens: set mask_ids to its tokenizer's, (3, 17, 87, 65)",
+    ),
     "head weights": (
         [f"{MODALITY}midi.init_args.head", part("multimodal.nn.PredictionHead", field_weights=[1, 2])],
         "field_weights has 2 entries for 4 fields",

@@ -65,6 +65,7 @@ def bars_one_by_one(changes: list[tuple[int, int, int]], end: int, cut: bool = T
         end: in ticks.
         cut: whether a change of metre begins a bar; else it counts from the next bar on.
     """
+    changes = [(tick, *own) for tick, own in {tick: own for tick, *own in changes}.items()]  # of several at a time the last counts
     found, start = [], 0
     while start <= end:
         metre = [(4, 4), *[own for tick, *own in changes if tick <= start]][-1]
