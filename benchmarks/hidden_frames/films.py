@@ -1,4 +1,4 @@
-"""Six real films, and clips of neighbouring pictures of them.
+"""Six real films, and short clips of them.
 
 Letters in shapes: n clips, f frames, h height, w width, s side.
 """
@@ -49,8 +49,8 @@ def film_files(folder: Path) -> dict[str, bytes]:
     return found
 
 
-def clips_of(film: Film, rate: float, start: float, end: float, count: int, frames: int, size: int) -> Tensor:
-    """Return ``(n, f, 3, s, s)`` uint8, clips of pictures one after the other, of the square in the middle.
+def clips_of(film: Film, rate: float, start: float, end: float, count: int, frames: int, size: int, gap: int) -> Tensor:
+    """Return ``(n, f, 3, s, s)`` uint8, clips of pictures at equal distances, of the square in the middle.
 
     Args:
         film: an opened film.
@@ -60,20 +60,23 @@ def clips_of(film: Film, rate: float, start: float, end: float, count: int, fram
         count: clips, at equal distances.
         frames: pictures of a clip.
         size: side of a picture, by the mean of the pixels in its place.
+        gap: from a picture of a clip to the next, in pictures of the film.
     """
-    length = frames / rate
+    length = gap * frames / rate
     first, last = start * film.header.seconds, end * film.header.seconds - length - 0.5 / rate
     places = [first + (last - first) * number / max(1, count - 1) for number in range(count)]
-    return torch.stack([_square(film.pictures_at([(place * rate // 1 + 0.5 + i) / rate for i in range(frames)]), size) for place in places])
+    return torch.stack(
+        [_square(film.pictures_at([(place * rate // 1 + 0.5 + gap * i) / rate for i in range(frames)]), size) for place in places]
+    )
 
 
-def film_clips(files: Mapping[str, bytes], frames: int, size: int, learned: int, tested: int) -> tuple[Tensor, dict[str, Tensor]]:
+def film_clips(files: Mapping[str, bytes], frames: int, size: int, learned: int, tested: int, gap: int) -> tuple[Tensor, dict[str, Tensor]]:
     """Return clips to learn from ``(n, f, 3, s, s)``, and name of a film -> clips of its end to test on."""
     train, test = [], {}
     for name, data in files.items():
         film = open_film(data)
-        train.append(clips_of(film, RATES[name], 0.0, LEARNED, learned, frames, size))
-        test[name] = clips_of(film, RATES[name], LEARNED, 1.0, tested, frames, size)
+        train.append(clips_of(film, RATES[name], 0.0, LEARNED, learned, frames, size, gap))
+        test[name] = clips_of(film, RATES[name], LEARNED, 1.0, tested, frames, size, gap)
     return torch.cat(train), test
 
 

@@ -1,9 +1,9 @@
 """A hidden picture of real films, from the two before and after it: an encoder beside the mean of its neighbours.
 
-``python -m benchmarks.hidden_frames.run [--steps 600]``; films come to data/hidden_frames. The first three quarters of each of six films
-are learned from, without labels, the last quarter is for testing. Pictures are 64 x 64 pixels, one after the other as the film has them.
-One of the three inner pictures of five is hidden. The model predicts how it differs from the mean of its two neighbours (``BetweenTimes``),
-so that one that has learned nothing is as good as that mean.
+``python -m benchmarks.hidden_frames.run [--steps 600] [--gap 1]``; films come to data/hidden_frames. The first three quarters of each of
+six films are learned from, without labels, the last quarter is for testing. Pictures are 64 x 64 pixels, one after the other as the film
+has them, or further apart (``--gap``). One of the three inner pictures of five is hidden. The model predicts how it differs from the mean
+of its two neighbours (``BetweenTimes``), so that one that has learned nothing is as good as that mean.
 
 PSNR in dB: of a clip, ``10 log10(255^2 / mean squared error)``, then the mean over the clips of a film.
 """
@@ -123,13 +123,18 @@ def main() -> None:
     """Train, and print a table of the films."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.hidden_frames.run", description="Hidden pictures of real films.")
     parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--gap", type=int, default=1, help="from one picture to the next, in pictures of the film (default: %(default)s)")
     arguments = parser.parse_args()
     L.seed_everything(0, verbose=False)
-    learned, tested = film_clips(film_files(DATA), FRAMES, SIZE, LEARNED, TESTED)
+    learned, tested = film_clips(film_files(DATA), FRAMES, SIZE, LEARNED, TESTED, arguments.gap)
     model = make_model()
     train(model, learned, arguments.steps)
     found = {name: scores(model, clips) for name, clips in tested.items()}
-    table = Table("film", *next(iter(found.values())), title=f"PSNR in dB, {arguments.steps} steps, {len(learned)} clips to learn from")
+    table = Table(
+        "film",
+        *next(iter(found.values())),
+        title=f"PSNR in dB, a picture every {arguments.gap}, {arguments.steps} steps, {len(learned)} clips",
+    )
     for name, own in found.items():
         table.add_row(name, *(f"{score:.2f}" for score in own.values()))
     Console().print(table)
