@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from multimodal.masking.noise import hashed
 
@@ -61,12 +62,13 @@ class HashedNgrams(nn.Module):
             place = torch.arange(len(ids), device=ids.device)
             last_hidden = torch.where(hidden, place, place.new_full((), -1)).cummax(0).values if len(ids) else place
             room = torch.minimum(room, place - last_hidden)
-        total, count = self.table.weight.new_zeros(len(ids), self.table.embedding_dim), room.new_zeros(len(ids))
+        rows, there = [], []
         for length in range(2, self.lengths[-1] + 1):
             gram = torch.cat([gram[:1], gram[:-1]]) * MULTIPLIER + ids
             if length in self.lengths:
-                there = room >= length
-                row = hashed(gram + length).remainder(self.rows)
-                total = total + self.table(row) * there[:, None]
-                count = count + there
-        return total / count.clamp(min=1)[:, None]
+                rows.append(hashed(gram + length).remainder(self.rows))
+                there.append(room >= length)
+        share = torch.stack(there, 1).to(self.table.weight.dtype)
+        # one look-up for all lengths, because each makes a gradient as large as the table
+        total = F.embedding_bag(torch.stack(rows, 1), self.table.weight, mode="sum", per_sample_weights=share)
+        return total / share.sum(1, keepdim=True).clamp(min=1)
