@@ -50,11 +50,8 @@ WAYS = {
     "1 round, likeliest": IterativeDecoding(1, temperature=0),
     "1 round, drawn": IterativeDecoding(1),
     "8 rounds, drawn": IterativeDecoding(8),
-    "16 rounds, drawn": IterativeDecoding(16),
-    "16 rounds, drawn, in any order": IterativeDecoding(16, order="random"),
     "16 rounds, drawn with top_p 0.9": IterativeDecoding(16, top_p=0.9),
     "8 rounds and 8 of Gibbs, top_p 0.9": IterativeDecoding(8, top_p=0.9, refine_steps=8),
-    "16 rounds, likeliest": IterativeDecoding(16, temperature=0),
 }
 RANDOM, RANDOM_IN_RANGE, COMMONEST, REAL = (
     "any pitch at random",

@@ -76,7 +76,6 @@ def recipe(folder: Path, model: str | None, epochs: int) -> dict[str, Any]:
         data["init_args"]["embed"] = pretraining["init_args"]["embed"]
     else:
         settings["encoder"]["init_args"]["folder"] = data["init_args"]["embed"]["init_args"]["folder"] = model
-    data["init_args"]["transform"]["init_args"]["tokenizer"]["init_args"]["path"] = str(folder / "vocabulary")
     config["data"]["init_args"]["shards"] = str(folder / "beginnings")
     config["trainer"]["max_epochs"] = epochs
     return dict(config)
@@ -88,7 +87,8 @@ def train_and_score(folder: Path, model: str | None, epochs: int, seed: int) -> 
     run.mkdir(parents=True, exist_ok=True)
     (run / "recipe.yaml").write_text(yaml.safe_dump(recipe(folder, model, epochs)))
     started = time.perf_counter()
-    _call("fit", "--config", str(run / "recipe.yaml"), "--run", str(run / "run"), "--seed_everything", str(seed))
+    begun = ["--ckpt_path", "last"] if (run / "run/checkpoints/last.ckpt").is_file() else []
+    _call("fit", "--config", str(run / "recipe.yaml"), "--run", str(run / "run"), "--seed_everything", str(seed), *begun)
     seconds = time.perf_counter() - started
     _call("test", "--config", str(run / "run/config.yaml"), "--ckpt_path", "last")
     found = json.loads((run / "run/test.json").read_text())
@@ -102,13 +102,11 @@ def _call(*arguments: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run what is not done yet, then print the table of all results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path, help="of benchmarks.languages.data, with the vocabulary in FOLDER/vocabulary")
+    parser.add_argument("folder", type=Path, help="of benchmarks.languages.data")
     parser.add_argument("--model", help="folder of a pretrained model")
-    parser.add_argument("--epochs", type=int, default=3, help="of fine-tuning (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, default=8, help="of fine-tuning (default: %(default)s)")
     parser.add_argument("--seeds", type=int, default=1, help="runs of each kind (default: %(default)s)")
     options = parser.parse_args(arguments)
-    if not (options.folder / "vocabulary/tokenizer.json").is_file():
-        raise SystemExit(f"error: no vocabulary in {options.folder}: see the commands at the top of benchmarks/languages/pretrain.yaml.")
     results = options.folder / "results.jsonl"
     for wanted in _wanted(options):
         if not any(wanted.items() <= line.items() for line in read(results)):
