@@ -90,7 +90,7 @@ def test_what_is_done_is_not_done_again_and_rounds_can_be_added(recipes, whole, 
     assert hashes(root) | {"lineage.json": ""} == hashes(whole) | {"lineage.json": ""}
 
 
-@pytest.mark.parametrize("step", [6, 8])
+@pytest.mark.parametrize("step", [6, pytest.param(8, marks=pytest.mark.slow)])
 def test_a_crash_in_the_second_round_and_going_on_end_in_the_same_files(recipes, whole, tmp_path, monkeypatch, step):
     steps, train = [], MaskedPretraining.training_step
 
