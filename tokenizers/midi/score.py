@@ -123,6 +123,11 @@ def read_score(data: bytes, drop_drums: bool = True, max_notes: int = 1_000_000,
 def from_symusic(score: Any, drop_drums: bool = False, max_notes: int = 1_000_000) -> Score:
     """Return what a ``symusic.Score`` in ticks holds; see ``read_score``.
 
+    Args:
+        score: in ticks of any number to a beat.
+        drop_drums: whether notes of drum tracks are left out.
+        max_notes: limit of what is left.
+
     Raises:
         ValueError: it has more than ``max_notes`` notes.
     """
@@ -138,7 +143,12 @@ def from_symusic(score: Any, drop_drums: bool = False, max_notes: int = 1_000_00
 
 
 def table_of(tracks: Sequence[Any], ticks_per_beat: int) -> Int[np.ndarray, "6 n"]:
-    """Return the rows of ``Column`` of the notes of tracks of symusic, one track after the other, as they lie there."""
+    """Return the rows of ``Column`` of the notes of tracks of symusic, one track after the other, in the order that they have there.
+
+    Args:
+        tracks: of a ``symusic.Score``.
+        ticks_per_beat: of that score; the times that are returned have 480.
+    """
     table = np.empty((len(Column), sum(len(track.notes) for track in tracks)), np.int64)
     first = 0
     for number, track in enumerate(tracks):
