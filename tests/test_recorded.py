@@ -1,6 +1,7 @@
 """Objects that know their settings."""
 
 import json
+import re
 from functools import partial
 from pathlib import Path
 
@@ -41,6 +42,14 @@ num_experts: 2
 """
 
 
+FEW_LAYERS = 4
+"""Of a config, whose others are like these."""
+
+
+def shortened(config: str) -> str:
+    return re.sub(r"(?m)^depth: (\d+)$", lambda found: f"depth: {min(FEW_LAYERS, int(found[1]))}", config)
+
+
 def from_yaml(config: str) -> Encoder:
     parser = ArgumentParser()
     parser.add_class_arguments(Encoder, "encoder")
@@ -48,7 +57,7 @@ def from_yaml(config: str) -> Encoder:
     return parser.instantiate(parser.parse_string(f"encoder:\n{indented}")).encoder
 
 
-@pytest.mark.parametrize("config", ["{}", ALL_OPTIONS, *(path.read_text() for path in sorted(CONFIGS.glob("*.yaml")))])
+@pytest.mark.parametrize("config", ["{}", ALL_OPTIONS, *(shortened(path.read_text()) for path in sorted(CONFIGS.glob("*.yaml")))])
 def test_an_encoder_of_a_config_can_be_built_again_from_its_settings(config):
     encoder = from_yaml(config)
     saved = json.loads(json.dumps(settings_of(encoder)))

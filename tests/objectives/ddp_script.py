@@ -1,4 +1,7 @@
-"""Train a model of ``test_together.py`` on one process or two: ``ddp_script.py FOLDER DEVICES NAME``; weights go to ``DEVICES_RANK.pt``."""
+"""Train models of ``test_together.py`` on one process or two: ``ddp_script.py FOLDER DEVICES NAME ...``.
+
+Weights go to ``NAME_DEVICES_RANK.pt``.
+"""
 
 import os
 import sys
@@ -13,17 +16,18 @@ from tests.objectives.pictures import fit, picture_sample
 from tests.objectives.test_together import make, weights
 
 
-def main(folder: str, devices: int, name: str) -> None:
+def main(folder: str, devices: int, names: list[str]) -> None:
     torch.set_num_threads(1)
-    model = make(name)
     samples = [picture_sample(number) for number in range(5)]
     rank = int(os.environ.get("LOCAL_RANK", 0))
     parts = [samples[:3], samples[3:]]
     batches = [samples, samples[:3]] if devices == 1 else [parts[rank], samples[:3] if rank == 0 else []]
     settings = {"strategy": "ddp", "devices": devices, "use_distributed_sampler": False} if devices > 1 else {"devices": 1}
-    fit(model, [collate(own) for own in batches], **settings)
-    torch.save(weights(model), f"{folder}/{devices}_{rank}.pt")
+    for name in names:
+        model = make(name)
+        fit(model, [collate(own) for own in batches], **settings)
+        torch.save(weights(model), f"{folder}/{name}_{devices}_{rank}.pt")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), sys.argv[3])
+    main(sys.argv[1], int(sys.argv[2]), sys.argv[3:])

@@ -112,14 +112,23 @@ def test_mixed_items_and_other_modalities_are_refused():
         MaskedPretraining(mae_encoder(), {"picture": mixed_modality(), "other": mae_modality()})
 
 
-@pytest.mark.parametrize("name", ["beit v2", "data2vec", "adversarial"])
-def test_two_processes_train_as_one(tmp_path, name):
-    script = Path(__file__).with_name("ddp_script.py")
+TRAINED_TWICE = ["beit v2", "data2vec", "adversarial"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder with the weights after training on one process and on two, each started once for all models."""
+    folder, script = tmp_path_factory.mktemp("trained"), Path(__file__).with_name("ddp_script.py")
     for devices in ("1", "2"):
-        run = [sys.executable, str(script), str(tmp_path), devices, name]
+        run = [sys.executable, str(script), str(folder), devices, *TRAINED_TWICE]
         result = subprocess.run(run, capture_output=True, text=True, timeout=300)
         assert result.returncode == 0, result.stderr[-3000:]
-    one, first, second = (torch.load(tmp_path / f"{part}.pt", weights_only=True) for part in ("1_0", "2_0", "2_1"))
+    return folder
+
+
+@pytest.mark.parametrize("name", TRAINED_TWICE)
+def test_two_processes_train_as_one(trained, name):
+    one, first, second = (torch.load(trained / f"{name}_{part}.pt", weights_only=True) for part in ("1_0", "2_0", "2_1"))
     for key in one:
         assert torch.equal(first[key], second[key]), key
         torch.testing.assert_close(one[key], first[key], atol=1e-6, rtol=1e-5, msg=key)
