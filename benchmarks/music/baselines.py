@@ -76,7 +76,7 @@ def tell_classes(task: str, seeds: int) -> None:
             if is_done(line):
                 continue
             settings = chosen(model, grid, features, found) if settings is None else settings
-            write(line | {"settings": str(settings)}, _told(model, settings, seed, features, found), truth)
+            write(line | {"settings": str(settings)}, told_classes(model, settings, seed, features, found), truth)
 
 
 def classifiers() -> dict[str, tuple[BaseEstimator, dict[str, list[Any]]]]:
@@ -114,7 +114,8 @@ def chosen(model: BaseEstimator, grid: dict[str, list[Any]], features: np.ndarra
     return {name: value for name, value in search.best_params_.items() if name not in (few | drawn)}
 
 
-def _told(model: BaseEstimator, settings: dict[str, Any], seed: int, features: np.ndarray, found: Excerpts) -> np.ndarray:
+def told_classes(model: BaseEstimator, settings: dict[str, Any], seed: int, features: np.ndarray, found: Excerpts) -> np.ndarray:
+    """Return what a model with these settings tells the tested excerpts to be."""
     from sklearn.base import clone
 
     own = clone(model).set_params(**settings)

@@ -26,7 +26,8 @@ import torch
 from benchmarks.demo.tunes import COLLECTIONS, LABELS, MIN_NOTES, UNLABELLED, VELOCITY, Tune, abc_texts, corpus, opening_of, read_abc
 from multimodal.tokenizers.midi.score import TICKS_PER_BEAT, Column, Score, read_score, sort_notes, write_score
 
-TUNES = (*COLLECTIONS, "airdsAirs", "essenFolksong", "miscFolk", "nottingham-dataset")
+FIDDLE_TUNES = (*COLLECTIONS, "airdsAirs", "miscFolk", "nottingham-dataset")
+TUNES = (*FIDDLE_TUNES, "essenFolksong")
 SCORES = (
     *("bach", "monteverdi", "mozart", "haydn", "beethoven", "schumann_robert", "schumann_clara", "schubert", "chopin", "handel"),
     *("cpebach", "corelli", "lusitano", "verdi", "weber", "joplin", "beach", "luca", "ciconia", "trecento", "palestrina"),

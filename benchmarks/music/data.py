@@ -1,4 +1,4 @@
-"""Shards of real music: dance types, chorales, composers, and everything else to pretrain on; nothing is downloaded.
+"""Shards of real music: dance types, chorales, composers, and what to pretrain on; nothing is downloaded.
 
 ``python -m benchmarks.music.data`` reads the corpus of the package music21 (about 10 minutes, once) into ``data/music`` and writes there
 
@@ -6,8 +6,8 @@
   its file has no metre of its own, so that nobody is told where bars begin. ``dance_tuning``: its training split as train and val.
 - ``chorales``: Bach's chorales with a track for each voice; ``chorales_tuning`` likewise.
 - ``composers``: excerpts of 64 notes of six composers, and of fiddle tunes.
-- ``melodies`` and ``scores``, to pretrain on: all tunes and all other pieces, without labels, whole and with their metres, but those of a
-  test split, and those that have, in any part, the opening or 16 intervals in a row of a melody that is tested.
+- ``tunes`` and ``scores``, to pretrain on: all fiddle tunes, and all works of composers, without labels, whole and with their metres, but
+  those of a test split, and those that have, in any part, the opening or 16 intervals in a row of a melody that is tested.
 
 A test split is drawn by what a piece sounds like: by a hash of the first 12 intervals of its melody, so that copies of a tune in two
 collections, and chorales on one melody, lie on one side. Works of the other composers are drawn as wholes.
@@ -31,7 +31,7 @@ from rich.table import Table
 from torch import Tensor
 
 from benchmarks.demo.tunes import COLLECTIONS, split_of_opening
-from benchmarks.music.corpus import CHORALE, SCORES, TUNES, VOICES, Piece, read_corpus, score_in
+from benchmarks.music.corpus import CHORALE, FIDDLE_TUNES, SCORES, VOICES, Piece, read_corpus, score_in
 from multimodal.tokenizers.midi.score import Column, Score, write_score
 
 ROOT = Path("data/music")
@@ -70,7 +70,7 @@ def main() -> None:
         "composers": composer_rows(ROOT, pieces, splits),
     }
     others = pretraining_pieces(ROOT, pieces, splits)
-    for name, collections in (("melodies", TUNES), ("scores", SCORES)):
+    for name, collections in (("tunes", FIDDLE_TUNES), ("scores", SCORES)):
         rows[name] = [_row(piece, "", splits[piece.name]) for piece in others if piece.collection in collections]
     for name in ("dance", CHORALE + "s"):
         own = rows[name]

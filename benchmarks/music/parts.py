@@ -21,15 +21,16 @@ def encoder_of(run: str) -> Encoder:
 
 def embed_of(run: str) -> Embed:
     """Return the embedding of a run."""
-    return _modality(run).embed
+    return modality_of(run).embed
 
 
 def head_of(run: str) -> TokenHead:
     """Return the prediction head of a run."""
-    return _modality(run).head
+    return modality_of(run).head
 
 
-def _modality(run: str) -> Modality:
+def modality_of(run: str) -> Modality:
+    """Return the modality of a run, with all of its parts."""
     return cast(Modality, _model(run).modalities[MODALITY])
 
 

@@ -1,4 +1,6 @@
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -6,7 +8,7 @@ import pytest
 import torch
 import yaml
 
-from benchmarks.music import run
+from benchmarks.music import frozen, run
 from benchmarks.music.embed import TimedEmbed
 from benchmarks.music.pitches import probabilities, told_pitches
 from benchmarks.music.transform import TransposedTransform
@@ -141,6 +143,27 @@ def test_pitches_are_told_in_the_order_of_voices() -> None:
     found = told_pitches(model, own)
     track = own.column(Column.TRACK)
     assert found.tolist() == torch.cat([pitch[track == voice] for voice in range(4)]).tolist()
+
+
+def test_frozen_features_are_those_of_each_excerpt_alone_and_other_weights_give_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    tokenizer = CompoundTokenizer(**SETTINGS)
+    embed = TimedEmbed(16, tokenizer.vocab_sizes, field_dim=8)
+    encoder = Encoder(16, 2, 2, rotary=partial(RotaryPosition, axes=2)).eval()
+    parts = {"encoder_of": encoder, "embed_of": embed, "modality_of": SimpleNamespace(transform=MidiTransform(tokenizer))}
+    for name, part in parts.items():
+        monkeypatch.setattr(frozen, name, lambda run, part=part: part)
+    two = [score([(note * length, 60 + note, length, 0) for note in range(12)], [(0, 4, 4)]) for length in (240, 160)]
+    features = frozen.frozen_features(Path(), two)
+    assert features.shape == (2, 3 * 2 * 16)  # two layers and the output; mean and deviation
+    assert np.allclose(features[1:], frozen.frozen_features(Path(), two[1:]), atol=1e-5)
+    ids = torch.stack([ids_of(two[0]).index_add(1, torch.tensor([2]), torch.full((12, 1), key)) for key in frozen.KEYS])
+    tokens = embed.tokens(ids.flatten(0, 1), torch.full((5,), 12))
+    with torch.no_grad():
+        output = encoder(embed(tokens), torch.arange(5).repeat_interleave(12), tokens.coordinates).tokens.view(5, 12, 16)
+    assert np.allclose(features[0, -32:-16], output.mean((0, 1)), atol=1e-5)
+    first, again, other = (frozen.frozen_features(Path(), two, untrained=seed) for seed in (0, 0, 1))
+    assert np.array_equal(first, again) and not np.allclose(first, other) and not np.allclose(first, features)
 
 
 def test_recipes_from_scratch_and_pretrained_differ_in_where_their_parts_come_from(tmp_path: Path) -> None:
