@@ -1,4 +1,4 @@
-"""Tell dance types and hidden pitches by an encoder: from scratch, and pretrained on music without labels by plain and adversarial masking.
+"""Tell dance types, hidden pitches and composers by an encoder: from scratch, and pretrained by plain and adversarial masking.
 
 ``python -m benchmarks.music.run [--tasks TASK ...] [--arms ARM ...] [--seeds 5]`` after ``python -m benchmarks.music.data`` and
 ``python -m benchmarks.music.baselines``. What is finished is not done again: runs are folders of ``runs/music``, results are lines of
@@ -7,7 +7,8 @@
 An adversarial step encodes each batch twice, once as it is and once with the hidden notes; so adversarial masking gets half the epochs, and
 the encoder works on as many tokens.
 
-Dances are told by fine-tuned encoders, and by a linear classifier of what encoders say that are frozen.
+Dances are told by fine-tuned encoders, and by a linear classifier of what encoders say that are frozen; composers by the latter alone, of
+the encoders that fill in hidden pitches.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Any, cast
 import numpy as np
 import yaml
 
-from benchmarks.music.baselines import DANCE, FOREST, LOGISTIC, PITCH, chosen, classifiers, told_classes, truth_of
+from benchmarks.music.baselines import COMPOSERS, DANCE, FOREST, LOGISTIC, PITCH, chosen, classifiers, told_classes, truth_of
 from benchmarks.music.data import ROOT, TEST
 from benchmarks.music.frozen import frozen_features
 from benchmarks.music.results import is_done, print_table, write
@@ -33,9 +34,13 @@ from multimodal.tokenizers.midi import read_score
 HERE, RUNS = Path(__file__).parent, Path("runs/music")
 SCRATCH, PLAIN, ADVERSARIAL = "from scratch", "plain masking", "adversarial masking"
 ARMS = (SCRATCH, PLAIN, ADVERSARIAL)
+TASKS = (DANCE, PITCH, COMPOSERS)
 FROZEN = "{}, frozen"
 UNTRAINED = "not trained"
 CONFIGS = {DANCE: "dance", PITCH: "pitch"}
+"""Tasks of fine-tuning -> the name of their recipes."""
+READ_BY = {DANCE: DANCE, COMPOSERS: PITCH}
+"""Tasks that are told from frozen encoders -> the task whose encoders these are."""
 PASSES = {PLAIN: 1, ADVERSARIAL: 2}
 """How often a step encodes its batch."""
 KEYS = (-2, -1, 0, 1, 2)
@@ -45,17 +50,17 @@ KEYS = (-2, -1, 0, 1, 2)
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run what is not done yet, then print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--tasks", nargs="*", choices=CONFIGS, default=list(CONFIGS), help="(default: all)")
+    parser.add_argument("--tasks", nargs="*", choices=TASKS, default=list(TASKS), help="(default: all)")
     parser.add_argument("--arms", nargs="*", choices=ARMS, default=list(ARMS), help="(default: all)")
     parser.add_argument("--seeds", type=int, default=5, help="of fine-tuning (default: %(default)s)")
     options = parser.parse_args(arguments)
     for task in options.tasks:
         for seed in range(options.seeds):
             for arm in options.arms:
-                if not is_done({"task": task, "method": arm, "seed": seed}):
+                if task in CONFIGS and not is_done({"task": task, "method": arm, "seed": seed}):
                     evaluate(task, arm, seed)
-            for arm in options.arms if task == DANCE else ():
-                evaluate_frozen(arm, seed)
+                if task in READ_BY:
+                    evaluate_frozen(task, arm, seed)
         print_table(task, truth_of(task), FOREST)
 
 
@@ -68,17 +73,18 @@ def evaluate(task: str, arm: str, seed: int) -> None:
     write({"task": task, "method": arm, "seed": seed, "seconds": round(seconds)}, told, truth_of(task))
 
 
-def evaluate_frozen(arm: str, seed: int) -> None:
-    """Write down what dances are told to be by a linear classifier of frozen features; from scratch these are of new weights."""
-    line = {"task": DANCE, "method": FROZEN.format(UNTRAINED if arm == SCRATCH else arm), "seed": seed}
+def evaluate_frozen(task: str, arm: str, seed: int) -> None:
+    """Write down what excerpts are told to be by a linear classifier of frozen features; from scratch these are of new weights."""
+    line = {"task": task, "method": FROZEN.format(UNTRAINED if arm == SCRATCH else arm), "seed": seed}
     if is_done(line) or (seed and arm != SCRATCH):  # which draws nothing
         return
-    found = excerpts(ROOT, DANCE)
-    scores = [read_score((ROOT / row.path).read_bytes()) for row in rows_of(ROOT, DANCE)]
-    features = frozen_features(pretrain(DANCE, PLAIN if arm == SCRATCH else arm), scores, untrained=seed if arm == SCRATCH else None)
+    found = excerpts(ROOT, task)
+    scores = [read_score((ROOT / row.path).read_bytes()) for row in rows_of(ROOT, task)]
+    pretrained = pretrain(READ_BY[task], PLAIN if arm == SCRATCH else arm)
+    features = frozen_features(pretrained, scores, untrained=seed if arm == SCRATCH else None)
     model, grid = classifiers()[LOGISTIC]
     settings = chosen(model, grid, features, found)
-    write(line | {"settings": str(settings)}, told_classes(model, settings, seed, features, found), truth_of(DANCE))
+    write(line | {"settings": str(settings)}, told_classes(model, settings, seed, features, found), truth_of(task))
 
 
 def pretrain(task: str, arm: str) -> Path:
