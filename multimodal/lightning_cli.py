@@ -256,7 +256,7 @@ def load_run(folder: str | Path) -> tuple[L.LightningModule, L.LightningDataModu
         folder: of the run, as given to ``fit --run``.
 
     Raises:
-        ValueError: the folder holds no run, or its checkpoint cannot be read or does not fit its config.
+        ValueError: the folder holds no run, its config cannot be built, or its checkpoint cannot be read or does not fit its config.
     """
     config, checkpoint = Path(folder) / "config.yaml", Path(folder) / "checkpoints" / "last.ckpt"
     for path in (config, checkpoint):
@@ -269,6 +269,8 @@ def load_run(folder: str | Path) -> tuple[L.LightningModule, L.LightningDataModu
     logging.disable(logging.INFO)  # what a trainer says at its start
     try:
         command = _command(settings, run=False)
+    except argparse.ArgumentError as error:
+        raise ValueError(f"{config} cannot be built: {shorten(str(error))}") from None  # what it is of, in hundreds of lines
     finally:
         logging.disable(logging.NOTSET)
     saved = read_sharded(checkpoint) if checkpoint.is_dir() else read_checkpoint(checkpoint)

@@ -229,6 +229,18 @@ def test_a_folder_without_a_run_is_refused(tmp_path):
         load_run(tmp_path)
 
 
+def test_a_run_whose_config_names_a_class_that_is_not_there_is_one_short_error(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints/last.ckpt").touch()
+    config = {
+        "model": {"class_path": "multimodal.training.MaskedPretraining", "init_args": {"encoder": {"class_path": "elsewhere.Encoder"}}}
+    }
+    (tmp_path / "config.yaml").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"config.yaml cannot be built: .*No module named 'elsewhere'") as caught:
+        load_run(tmp_path)
+    assert len(str(caught.value)) < 500 and caught.value.__cause__ is None
+
+
 def test_unknown_commands_are_refused(capsys):
     assert main(["fitt"]) == 2
     assert "unknown command 'fitt'" in capsys.readouterr().err
