@@ -93,9 +93,19 @@ def pretrain(task: str, arm: str) -> Path:
     config = _read(f"pretrain_{CONFIGS[task]}.yaml")
     config["trainer"]["max_epochs"] //= PASSES[arm]
     if arm == ADVERSARIAL:
-        _modality(config)["masking"] = _read("adversarial.yaml")
+        _modality(config)["masking"] = adversarial(_modality(config)["masking"])
     fit(config, run, seed=0)
     return run
+
+
+def adversarial(plain: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a masking that learns, which hides as much as a plain one does, and the same fields."""
+    masking, settings = _read("adversarial.yaml"), plain["init_args"]
+    if "fields" in settings:
+        masking["init_args"] |= {"fields": settings["fields"]} | settings["masking"]["init_args"]
+    else:
+        masking["init_args"] |= settings
+    return masking
 
 
 def recipe(task: str, pretrained: Path | None) -> dict[str, Any]:

@@ -5,12 +5,14 @@ Letters in shapes: n tokens, d width of the encoder.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from multimodal.masking.field import numbers_of_fields
 from multimodal.masking.marks import free_tokens
 from multimodal.masking.noise import uniform
 from multimodal.masking.random import RandomMasking
@@ -74,9 +76,10 @@ class AdversarialMasking(Masking):
         book_every: epochs between changes of the book; None: no book.
         close: least and most of the open places of an item that are closed in a change, between 0 and 1.
         reopen: most of the places of an item that are opened again in a change, in [0, 1].
+        fields: names of the fields that are hidden of a token that is chosen, such as pitch; None: it is hidden whole.
 
     Raises:
-        ValueError: a setting outside its range.
+        ValueError: a setting outside its range, or no fields; when called, a name that no field has, or tokens of a single field.
     """
 
     learns: ClassVar[bool] = True
@@ -93,6 +96,7 @@ class AdversarialMasking(Masking):
         book_every: int | None = 5,
         close: tuple[float, float] = (0.1, 0.3),
         reopen: float = 0.1,
+        fields: Sequence[str] | None = None,
     ) -> None:
         self.at_random = RandomMasking(mask_ratio)
         for name, (least, most) in (("shares", shares), ("close", close)):
@@ -104,13 +108,24 @@ class AdversarialMasking(Masking):
             raise ValueError(f"dropout must be in [0, 1) and reopen in [0, 1], got {dropout} and {reopen}.")
         if width < 1 or weight <= 0 or (book_every is not None and book_every < 1):
             raise ValueError(f"width, weight and book_every must be positive, got {width}, {weight} and {book_every}.")
+        if fields is not None and not fields:
+            raise ValueError("fields is empty: leave it out to hide whole tokens.")
+        self.fields = fields
         self.mask_ratio, self.shares, self.extremes = mask_ratio, tuple(shares), extremes
         self.width, self.dropout, self.weight, self.reach_encoder = width, dropout, weight, reach_encoder
         self.book_every, self.close, self.reopen = book_every, tuple(close), reopen
 
-    def __call__(self, tokens: Tokens, seed: Int[Tensor, " items"]) -> Bool[Tensor, " n"]:
-        """Return True where a token is hidden, at random, as in evaluation."""
-        return self.at_random(tokens, seed)
+    def __call__(self, tokens: Tokens, seed: Int[Tensor, " items"]) -> Bool[Tensor, "n ..."]:
+        """Return True where a token, or ``(n, k)`` a field of it, is hidden, at random, as in evaluation."""
+        return self.hidden(tokens, self.at_random(tokens, seed))
+
+    def hidden(self, tokens: Tokens, chosen: Bool[Tensor, " n"]) -> Bool[Tensor, "n ..."]:
+        """Return what is hidden where these tokens are chosen: the tokens, or ``(n, k)`` the fields of them."""
+        if self.fields is None:
+            return chosen
+        of_token = torch.zeros(len(tokens.fields), dtype=torch.bool, device=chosen.device)
+        of_token[numbers_of_fields(tokens, self.fields, type(self).__name__)] = True
+        return chosen[:, None] & of_token
 
     def masker(self, dim: int) -> Masker:
         """Return a new masker for an encoder of this width."""

@@ -48,29 +48,19 @@ class FieldMasking(Masking):
         if draw not in get_args(Draw):
             raise ValueError(f"draw must be one of {', '.join(get_args(Draw))}, got {draw!r}.")
         if masking.num_mixed > 1 or masking.learns:
-            does = "learns which whole tokens to hide" if masking.learns else "mixes items"
-            raise ValueError(f"{type(masking).__name__} {does}: single fields cannot be hidden with it.")
+            reason = "mixes items: single fields cannot be hidden with it" if masking.num_mixed > 1 else "learns: set fields of its own"
+            raise ValueError(f"{type(masking).__name__} {reason}.")
         self.masking, self.fields, self.draw, self.per = masking, fields, draw, per
 
     def __call__(self, tokens: Tokens, seed: Int[Tensor, " items"]) -> Bool[Tensor, "n k"]:
         """Return True at the fields that are hidden."""
-        allowed = self._allowed(tokens)
+        allowed = numbers_of_fields(tokens, self.fields, "FieldMasking")
         masked = self.masking(tokens, seed)
         if masked.ndim > 1:
             raise ValueError(f"{type(self.masking).__name__} hides single fields already: wrap a masking that hides whole tokens.")
         hidden = torch.zeros(len(masked), len(tokens.fields), dtype=torch.bool, device=masked.device)
         hidden[:, allowed] = masked[:, None] & self._drawn(tokens, seed, len(allowed))
         return hidden
-
-    def _allowed(self, tokens: Tokens) -> list[int]:
-        """Return the numbers of the fields that may be hidden."""
-        if len(tokens.fields) < 2:
-            found = f"the single field {tokens.fields[0]!r}" if tokens.fields else "no fields of ids"
-            raise ValueError(f"FieldMasking needs tokens of several fields; these have {found}: use the masking that it wraps.")
-        names = tokens.fields if self.fields is None else self.fields
-        if unknown := [name for name in names if name not in tokens.fields]:
-            raise ValueError(f"no field is called {unknown[0]!r}: these tokens have {', '.join(tokens.fields)}.")
-        return [tokens.fields.index(name) for name in names]
 
     def _drawn(self, tokens: Tokens, seed: Int[Tensor, " items"], count: int) -> Bool[Tensor, "n c"]:
         """Return, of each token, which of so many fields are hidden if it is."""
@@ -87,3 +77,18 @@ class FieldMasking(Masking):
         if self.per == "token":
             return tokens.position
         return torch.zeros_like(tokens.item) if self.per == "item" else group_of(tokens, self.per, "FieldMasking")
+
+
+def numbers_of_fields(tokens: Tokens, names: Sequence[str] | None, masking: str) -> list[int]:
+    """Return the numbers of the fields that may be hidden; ``names``: None: all.
+
+    Raises:
+        ValueError: the tokens have a single field or none, or none of a name; ``masking`` is who asks.
+    """
+    if len(tokens.fields) < 2:
+        found = f"the single field {tokens.fields[0]!r}" if tokens.fields else "no fields of ids"
+        raise ValueError(f"{masking} hides single fields of tokens that have several; these have {found}: hide whole tokens.")
+    wanted = tokens.fields if names is None else names
+    if unknown := [name for name in wanted if name not in tokens.fields]:
+        raise ValueError(f"no field is called {unknown[0]!r}: these tokens have {', '.join(tokens.fields)}.")
+    return [tokens.fields.index(name) for name in wanted]

@@ -106,7 +106,7 @@ class MaskerTraining(Objective):
         chosen = masking.choose(view.tokens, told, closed, items.seed)
         if masking.changes_book(self.epoch):
             book.write(keys, masking.closed_next(view.tokens, told, closed, items.seed).cpu().split(lengths))
-        made = self._modalities[name].masked_view(items, chosen, view.targets)
+        made = self._modalities[name].masked_view(items, masking.hidden(view.tokens, chosen), view.targets)
         own: dict[str, Any] = {field.name: getattr(made, field.name) for field in fields(made)}
         return ScoredView(**own, scores=scores, chosen=chosen, corrupted=_corrupted(made, clean))
 

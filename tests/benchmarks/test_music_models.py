@@ -183,3 +183,17 @@ def test_adversarial_masking_gets_half_the_epochs(monkeypatch: pytest.MonkeyPatc
     assert adversarial["trainer"]["max_epochs"] * 2 == plain["trainer"]["max_epochs"]
     assert "AdversarialMasking" in yaml.safe_dump(adversarial) and "AdversarialMasking" not in yaml.safe_dump(plain)
     assert np.array_equal(sorted(seen), ["dance_adversarial_masking", "dance_plain_masking"])
+
+
+def test_adversarial_masking_hides_as_much_as_the_plain_one_and_the_same_fields(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = {}
+    monkeypatch.setattr(run, "fit", lambda config, folder, seed: seen.setdefault(folder.name, config))
+    for task in (run.DANCE, run.PITCH):
+        run.pretrain(task, run.ADVERSARIAL)
+    dance, pitch = (
+        seen[f"{task}_adversarial_masking"]["model"]["init_args"]["modalities"]["midi"]["init_args"]["masking"]
+        for task in ("dance", "pitch")
+    )
+    assert dance["class_path"] == pitch["class_path"] == "multimodal.masking.AdversarialMasking"
+    assert dance["init_args"]["mask_ratio"] == 0.25 and "fields" not in dance["init_args"]
+    assert pitch["init_args"]["mask_ratio"] == 0.15 and pitch["init_args"]["fields"] == ["pitch"]

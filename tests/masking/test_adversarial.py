@@ -145,6 +145,7 @@ def test_the_masker_is_the_published_one():
         ({"dropout": 1.0}, "dropout must be in"),
         ({"book_every": 0}, "book_every must be positive"),
         ({"weight": 0.0}, "must be positive"),
+        ({"fields": []}, "fields is empty"),
     ],
 )
 def test_settings_are_checked(settings, message):
@@ -152,8 +153,18 @@ def test_settings_are_checked(settings, message):
         AdversarialMasking(**settings)
 
 
+def test_fields_that_tokens_lack_are_refused():
+    notes = Tokens(torch.zeros(3, 2), torch.tensor([3]), torch.zeros(3, 1), fields=("bar", "pitch"))
+    hidden = AdversarialMasking(fields=["pitch"]).hidden(notes, torch.tensor([True, False, True]))
+    assert hidden.tolist() == [[False, True], [False, False], [False, True]]
+    with pytest.raises(ValueError, match="no field is called 'velocity': these tokens have bar, pitch"):
+        AdversarialMasking(fields=["velocity"])(notes, torch.arange(1))
+    with pytest.raises(ValueError, match="AdversarialMasking hides single fields of tokens that have several; these have no fields of ids"):
+        AdversarialMasking(fields=["pitch"])(tokens_of(3), torch.arange(1))
+
+
 def test_it_cannot_be_wrapped():
-    with pytest.raises(ValueError, match="AdversarialMasking learns which whole tokens to hide"):
+    with pytest.raises(ValueError, match="AdversarialMasking learns: set fields of its own"):
         FieldMasking(AdversarialMasking())
     with pytest.raises(ValueError, match="AdversarialMasking mixes items or learns"):
         ChoiceMasking([RandomMasking(), AdversarialMasking()])

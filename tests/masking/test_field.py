@@ -124,7 +124,7 @@ def test_tokens_repeat_and_select_what_is_said_of_them():
         (
             FieldMasking(RandomMasking()),
             Tokens(torch.arange(3), torch.tensor([3]), torch.zeros(3, 1), fields=("token",)),
-            "several fields; these have the single field 'token'",
+            "tokens that have several; these have the single field 'token'",
         ),
         (FieldMasking(RandomMasking()), Tokens(torch.zeros(3, 2), torch.tensor([3]), torch.zeros(3, 1)), "these have no fields of ids"),
     ],

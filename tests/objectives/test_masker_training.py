@@ -64,8 +64,10 @@ def test_a_user_names_the_masking_and_the_rest_follows():
     assert not [name for name in model_of(model).state_dict() if "masker" in name]
 
 
-def test_the_error_of_the_scores_is_that_computed_item_by_item():
-    model, given = music_model([MaskedPrediction], masking=MASKING).train(), music_batch(20, 9, 33)
+@pytest.mark.parametrize("fields", [None, ["pitch"], ["position", "duration"]])
+def test_the_error_of_the_scores_is_that_computed_item_by_item(fields):
+    masking = AdversarialMasking(mask_ratio=0.4, shares=(0.3, 0.4), dropout=0.0, fields=fields)
+    model, given = music_model([MaskedPrediction], masking=masking).train(), music_batch(20, 9, 33)
     encoded = model(given)
     prediction, masker = (goal(encoded)["music"] for goal in model.objectives)
     view = encoded.views["music"].view
@@ -92,6 +94,17 @@ def test_the_error_of_the_scores_is_that_computed_item_by_item():
         right += sum(float(scores[i]) <= 0.5 for i in low) + sum(float(scores[i]) > 0.5 for i in high)
     assert masker.loss.item() == pytest.approx(total, rel=1e-5) and count == masker.count == prediction.count
     assert masker.correct.tolist() == [right] and masker.asked.tolist() == [asked] and masker.weight == prediction.weight == 1.0
+
+
+def test_of_chosen_tokens_only_the_named_fields_are_hidden_and_predicted():
+    masking = AdversarialMasking(mask_ratio=0.4, shares=(0.3, 0.4), fields=["pitch"])
+    model, given = music_model([MaskedPrediction], masking=masking, corruption=MaskReplaceKeep(1.0, 0.0)), music_batch(20, 9, 33)
+    for mode in (True, False):
+        encoded = model.train(mode)(given)
+        view, prediction = encoded.views["music"].view, encoded.views["music"].prediction
+        assert torch.equal(view.shown_as_mask, view.masked[:, None] & torch.tensor([False, False, True, False]))
+        assert prediction.asked.sum(0).tolist() == [0, 0, int(view.masked.sum()), 0] and view.masked.any()
+        assert torch.equal(view.chosen, view.masked) if mode else not hasattr(view, "chosen")
 
 
 def test_what_was_changed_is_what_is_shown_otherwise():
