@@ -270,7 +270,7 @@ def load_run(folder: str | Path) -> tuple[L.LightningModule, L.LightningDataModu
     try:
         command = _command(settings, run=False)
     except argparse.ArgumentError as error:
-        raise ValueError(f"{config} cannot be built: {shorten(str(error))}") from None  # what it is of, in hundreds of lines
+        raise ValueError(f"{config} cannot be built: {shorten(str(error))}") from None  # its cause repeats the whole config
     finally:
         logging.disable(logging.NOTSET)
     saved = read_sharded(checkpoint) if checkpoint.is_dir() else read_checkpoint(checkpoint)

@@ -115,7 +115,7 @@ def chosen(model: BaseEstimator, grid: dict[str, list[Any]], features: np.ndarra
 
 
 def told_classes(model: BaseEstimator, settings: dict[str, Any], seed: int, features: np.ndarray, found: Excerpts) -> np.ndarray:
-    """Return what a model with these settings tells the tested excerpts to be."""
+    """Return the classes that a model tells the tested excerpts to be; it learns from ``(x, f)`` features of the others."""
     from sklearn.base import clone
 
     own = clone(model).set_params(**settings)
