@@ -25,6 +25,7 @@ from benchmarks.drums import data
 from benchmarks.drums.sounds import load, spectrum_features
 from benchmarks.sound_classification.methods import LAYER_DECAY, fine_tuned, frozen_features, machine
 from benchmarks.sound_classification.sounds import Sounds
+from multimodal.tokenizers.audio import FilterAugment
 
 RUNS = Path("runs/drums")
 RESULTS, ROUNDS, VALUES_MODEL = RUNS / "results.jsonl", RUNS / "rounds", RUNS / "values_model"
@@ -43,13 +44,11 @@ class Method(NamedTuple):
         model: folder of the pretrained model that is used, or that another is built like; None: none.
         machine: a support vector machine tells them, from the frozen model or without one from the spectrum; else a model is trained.
         untrained: with new weights.
-        base: the method from scratch that it is compared with.
     """
 
     model: Path | None = None
     machine: bool = False
     untrained: bool = False
-    base: str = SCRATCH
 
     @property
     def is_fine_tuned(self) -> bool:
@@ -59,15 +58,13 @@ class Method(NamedTuple):
 
 def methods_of(rounds: int) -> dict[str, Method]:
     """Return all methods by name, where there are so many rounds."""
-    own = f"{VALUES} {SCRATCH}"
     models = {f"round {number}": Method(ROUNDS / f"round_{number}" / "model") for number in range(1, rounds + 1)}
-    models[VALUES] = Method(VALUES_MODEL, base=own)
+    models[VALUES] = Method(VALUES_MODEL)
     return {
         SPECTRUM: Method(machine=True),
         UNTRAINED: Method(ROUNDS / "round_1" / "model", machine=True, untrained=True),
         **{f"{name} {FROZEN}": method._replace(machine=True) for name, method in models.items()},
         SCRATCH: Method(untrained=True),
-        own: Method(VALUES_MODEL, untrained=True),
         **models,
     }
 
@@ -131,7 +128,16 @@ def evaluate(name: str, method: Method, sounds: Sounds, seed: int, learned: int 
         if features is not None:
             told = machine(features, sounds.labels, train, test)
         else:
-            told = fine_tuned(method.model, sounds, train, test, seed, untrained=method.untrained, layer_decay=layer_decay)
+            told = fine_tuned(
+                method.model,
+                sounds,
+                train,
+                test,
+                seed,
+                untrained=method.untrained,
+                layer_decay=layer_decay,
+                augmentation=[FilterAugment()],
+            )
         line = {"method": name, "kit": str(kit), "seed": seed, "learned": learned, "told": told.tolist()}
         _write(line, (told == sounds.labels[test]).mean())
 
@@ -166,7 +172,7 @@ def print_table(sounds: Sounds, found: Sequence[dict], known: Mapping[str, Metho
     whole = {name: {seed: x for seed, x in guesses.items() if (x >= 0).all()} for name, guesses in told.items()}
     for (name, learned), guesses in whole.items():
         method = known.get(name.split(f", {LAYERS}")[0], Method())
-        base = {} if method.untrained and not method.machine else whole.get((method.base, learned), {})
+        base = {} if method.untrained and not method.machine else whole.get((SCRATCH, learned), {})
         better = _better(sounds, list(guesses.values()), list(base.values())) if guesses and base else ""
         if guesses:
             table.add_row(name, str(learned or "all others"), str(len(guesses)), *_scores(sounds.labels, list(guesses.values())), better)

@@ -13,16 +13,21 @@ from multimodal.tokenizers.audio.transform import Waveform
 
 SECONDS = 1.0
 """Of a recording that are used, from its start: a cymbal rings on."""
+SPEEDS = (0.8, 0.9, 1.1, 1.25)
+"""Of the views for training, beside that of the recording: a larger drum is a slower one."""
 
 
 def load(unpacked: Path) -> Sounds:
     """Read and transform all recordings; their groups are kits."""
-    known, make = drums(unpacked), transform()
-    made = []
+    known, make, others = drums(unpacked), transform(), [transform(speed) for speed in SPEEDS]
+    made, views = [], []
     for drum in known:
         samples, rate = make.decode(drum.path.read_bytes())
-        made.append(make(Waveform(samples[: int(SECONDS * rate)], rate), torch.Generator(), train=False).values)
-    return Sounds(made, np.array([CLASSES.index(drum.instrument) for drum in known]), np.array([drum.kit for drum in known]), CLASSES)
+        waveform = Waveform(samples[: int(SECONDS * rate)], rate)
+        made.append(make(waveform, torch.Generator(), train=False).values)
+        views.append([other(waveform, torch.Generator(), train=True).values for other in others])
+    labels, kits = np.array([CLASSES.index(drum.instrument) for drum in known]), np.array([drum.kit for drum in known])
+    return Sounds(made, labels, kits, CLASSES, views)
 
 
 def spectrum_features(sounds: Sounds) -> np.ndarray:

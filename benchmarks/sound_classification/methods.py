@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -25,7 +25,7 @@ from multimodal.nn import BucketedBias, DeepNormBlock, Encoder, LayerNorm
 from multimodal.nn.attention import Attention
 from multimodal.nn.content_bias import GatedBias
 from multimodal.pretrained import PretrainedModel, from_pretrained, load_embed, load_encoder
-from multimodal.protocols import Embed
+from multimodal.protocols import Embed, Preparation
 from multimodal.recorded import build, settings_of
 from multimodal.tokenizers.audio import SpecAugment, SpectrogramEmbed
 from multimodal.training import FineTuning, FusedAdamW, WarmupCosine
@@ -69,6 +69,7 @@ def fine_tuned(
     steps: int = STEPS,
     untrained: bool = False,
     layer_decay: float = LAYER_DECAY,
+    augmentation: Sequence[Preparation] = (),
 ) -> np.ndarray:
     """Return the classes that a fine-tuned encoder tells the test recordings to be.
 
@@ -81,13 +82,14 @@ def fine_tuned(
         steps: of the optimizer.
         untrained: from scratch, built like the model.
         layer_decay: learning rate of a layer as a share of the next one's, of a model that was pretrained.
+        augmentation: of spectrograms, before SpecAugment.
     """
     L.seed_everything(seed, verbose=False)
     encoder, embed = parts(model, untrained)
     augment = SpecAugment(time_width=24, time_share=0.3, frequency_width=16)
     training = FineTuning(
         encoder,
-        {MODALITY: partial(Input, transform=transform(), embed=embed, preparation=[augment])},
+        {MODALITY: partial(Input, transform=transform(), embed=embed, preparation=[*augmentation, augment])},
         {LABEL: partial(ClassificationHead, num_classes=len(sounds.classes), norm=LayerNorm)},
         label_smoothing=0.1,
         optimizer=partial(FusedAdamW, lr=RATE, weight_decay=0.05),

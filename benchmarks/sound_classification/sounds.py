@@ -30,17 +30,19 @@ class Sounds(NamedTuple):
         labels: ``(n,)`` int64, numbers of ``classes``.
         groups: ``(n,)`` names: a drum kit, a voice; recordings of one group are alike.
         classes: names.
+        others: of each recording ``(f, m)`` at other speeds, from which views of training are drawn too; none: of no recording.
     """
 
     spectrograms: list[Tensor]
     labels: np.ndarray
     groups: np.ndarray
     classes: Sequence[str]
+    others: Sequence[Sequence[Tensor]] = ()
 
 
-def transform() -> SpectrogramTransform:
-    """Return how a recording becomes a spectrogram: as in ``configs/transform/sounds.yaml``, but all of it."""
-    return SpectrogramTransform(AudioTransform(seconds=None), pad=True)
+def transform(speed: float = 1.0) -> SpectrogramTransform:
+    """Return how a recording becomes a spectrogram: as in ``configs/transform/sounds.yaml``, but all of it; in training at the speed."""
+    return SpectrogramTransform(AudioTransform(seconds=None, speeds=(speed,)), pad=True)
 
 
 def sample(sounds: Sounds, number: int, spectrogram: Tensor | None = None) -> Sample:
@@ -56,7 +58,7 @@ def whole(sounds: Sounds, numbers: Sequence[int], batch_size: int = 64) -> Itera
 
 
 class RandomBatches(IterableDataset):
-    """Endless batches of views: a little louder or quieter, and a little later, each class as often as it is.
+    """Endless batches of views: a little louder or quieter, a little later, and at any of the speeds; each class as often as it is.
 
     Args:
         sounds: all recordings.
@@ -79,5 +81,8 @@ class RandomBatches(IterableDataset):
 
     def _view(self, number: int, random: np.random.Generator) -> Tensor:
         spectrogram = self.sounds.spectrograms[number]
+        if self.sounds.others:
+            known = [spectrogram, *self.sounds.others[number]]
+            spectrogram = known[int(random.integers(len(known)))]
         first = int(random.integers(0, max(1, min(LATEST, len(spectrogram) - 16) + 1)))
         return spectrogram[first:] + float(random.uniform(-LOUDER, LOUDER))

@@ -7,7 +7,7 @@ from multimodal.tokenizers.audio.embed import NormedProjection, SpectrogramEmbed
 from multimodal.tokenizers.audio.features import LogMel
 from multimodal.tokenizers.audio.frame_labels import FrameLabelTransform, SegmentReader
 from multimodal.tokenizers.audio.normalization import NormalizeBins
-from multimodal.tokenizers.audio.preparation import CircularShift, RandomGain, SpecAugment, Spectrograms
+from multimodal.tokenizers.audio.preparation import CircularShift, FilterAugment, RandomGain, SpecAugment, Spectrograms
 from multimodal.tokenizers.audio.random_projection import RandomProjectionTokenizer
 from multimodal.tokenizers.audio.render import SpectrogramRenderer
 from multimodal.tokenizers.audio.spectrogram import SpectrogramTransform
@@ -20,6 +20,7 @@ __all__ = [
     "BeatsTokenizer",
     "CircularShift",
     "Deltas",
+    "FilterAugment",
     "FrameLabelTransform",
     "LogMel",
     "NormalizeBins",

@@ -5,6 +5,7 @@ Letters in shapes: b items, n samples of all items, f frames of all items, m mel
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import torch
@@ -17,7 +18,7 @@ from multimodal.masking.noise import uniform
 from multimodal.protocols import Preparation
 from multimodal.tokenizers.audio.features import LogMel
 
-SHIFT, GAIN, TIME, FREQUENCY = 101, 102, 103, 104
+SHIFT, GAIN, TIME, FREQUENCY, FILTER = 101, 102, 103, 104, 105
 """Streams of the noise of an item, apart from those of maskings."""
 
 
@@ -152,6 +153,49 @@ class SpecAugment(Preparation):
         mean = values.new_zeros(len(lengths)).index_add_(0, item, values.mean(1)) / lengths
         shown = torch.where(hidden_frames[:, None] | hidden_bins, mean[item, None], values)
         return replace(items, values=shown.view(items.values.shape))
+
+
+class FilterAugment(Preparation):
+    """Colour log-mel spectrograms, as other rooms and microphones would: each item gets a random gain of each frequency.
+
+    The linear type of FilterAugment (https://arxiv.org/abs/2110.03282): bands of random widths lie side by side, the gain at each border is
+    drawn, and in between it runs straight. Departure: the number of bands is not drawn.
+
+    Args:
+        bands: that the frequencies are divided into.
+        decibels: that a gain is above or below 0, at most; values are taken as natural logarithms of energies, as those of ``LogMel`` are.
+
+    Raises:
+        ValueError: no bands, or ``decibels`` not above 0.
+    """
+
+    def __init__(self, bands: int = 4, decibels: float = 6.0) -> None:
+        super().__init__()
+        if bands < 1 or not decibels > 0:
+            raise ValueError(f"bands must be at least 1 and decibels above 0, got {bands} and {decibels}.")
+        self.bands, self.decibels = bands, decibels
+
+    def forward(self, items: Items, train: bool) -> Items:
+        """Return the coloured spectrograms, laid out as they were."""
+        if not train:
+            return items
+        values, lengths = _packed(items)
+        gains = self.gains(items.seed, values.shape[1]).to(values.dtype)
+        return replace(items, values=(values + gains[_places(lengths)[0]]).view(items.values.shape))
+
+    def gains(self, seed: Int[Tensor, " b"], num_bins: int) -> Float[Tensor, "b m"]:
+        """Return what is added to the bins of each item."""
+        number = torch.arange(2 * self.bands, device=seed.device)
+        drawn = uniform(seed[:, None].expand(-1, len(number)), number.expand(len(seed), -1), FILTER)
+        inner, levels = drawn.split([self.bands - 1, self.bands + 1], 1)
+        ends = inner.new_zeros(len(seed), 1)
+        borders = torch.cat([ends, inner.sort(1).values, ends + 1], 1)  # b bands + 1
+        place = torch.linspace(0, 1, num_bins, device=seed.device).expand(len(seed), -1).contiguous()
+        above = torch.searchsorted(borders, place, right=True).clamp(1, self.bands)
+        start, end = borders.gather(1, above - 1), borders.gather(1, above)
+        share = (place - start) / (end - start).clamp(min=torch.finfo(torch.float32).tiny)
+        level = torch.lerp(levels.gather(1, above - 1), levels.gather(1, above), share)
+        return (2 * level - 1) * self.decibels * math.log(10) / 10
 
 
 def _packed(items: Items) -> tuple[Tensor, Tensor]:
