@@ -22,7 +22,7 @@ from rich.table import Table
 from sklearn.metrics import f1_score
 
 from benchmarks.drums import data
-from benchmarks.drums.sounds import load, spectrum_features
+from benchmarks.drums.sounds import SPEEDS, load, spectrum_features
 from benchmarks.sound_classification.methods import LAYER_DECAY, fine_tuned, frozen_features, machine
 from benchmarks.sound_classification.sounds import Sounds
 from multimodal.tokenizers.audio import FilterAugment
@@ -30,7 +30,7 @@ from multimodal.tokenizers.audio import FilterAugment
 RUNS = Path("runs/drums")
 RESULTS, ROUNDS, VALUES_MODEL = RUNS / "results.jsonl", RUNS / "rounds", RUNS / "values_model"
 SCRATCH, SPECTRUM, FROZEN = "from scratch", "spectrum, SVM", "frozen, SVM"
-UNTRAINED, LAYERS = f"untrained {FROZEN}", "layer decay"
+UNTRAINED, LAYERS, AUGMENTED = f"untrained {FROZEN}", "layer decay", ", augmented"
 VALUES = "values"
 """Of patches, which ``configs/pretrain/audiomae_sounds.yaml`` predicts."""
 DRAWS = 2000
@@ -77,6 +77,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1, help="of fine-tuning (default: %(default)s)")
     parser.add_argument("--kits", type=int, help="that are learned from, drawn for each that is left out (default: all others)")
     parser.add_argument("--layer-decay", type=float, default=LAYER_DECAY, help="of pretrained encoders (default: %(default)s)")
+    parser.add_argument("--augment", action="store_true", help="fine-tune on sounds that are faster, slower and coloured, too")
     options = parser.parse_args()
     known = methods_of(options.rounds)
     if unknown := [name for name in options.methods if name not in known]:
@@ -84,10 +85,10 @@ def main() -> None:
     names = options.methods or list(known)
     data.main()
     pretrain({known[name].model for name in names}, options.rounds)
-    sounds = load(data.ROOT / "packages" / "unpacked")
+    sounds = load(data.ROOT / "packages" / "unpacked", SPEEDS if options.augment else ())
     for seed in range(options.seeds):
         for name in names:
-            evaluate(name, known[name], sounds, seed, options.kits, options.layer_decay)
+            evaluate(name, known[name], sounds, seed, options.kits, options.layer_decay, options.augment)
     print_table(sounds, results(), known)
 
 
@@ -105,7 +106,15 @@ def _run(*arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "multimodal", *arguments], check=True)
 
 
-def evaluate(name: str, method: Method, sounds: Sounds, seed: int, learned: int | None = None, layer_decay: float = LAYER_DECAY) -> None:
+def evaluate(
+    name: str,
+    method: Method,
+    sounds: Sounds,
+    seed: int,
+    learned: int | None = None,
+    layer_decay: float = LAYER_DECAY,
+    augment: bool = False,
+) -> None:
     """Leave out one kit after the other, as far as it is not done yet.
 
     Args:
@@ -115,9 +124,12 @@ def evaluate(name: str, method: Method, sounds: Sounds, seed: int, learned: int 
         seed: of new weights, of batches, and of the kits that are learned from.
         learned: how many kits are learned from; None: all but the one that is left out.
         layer_decay: of an encoder that was pretrained.
+        augment: in fine-tuning, sounds are coloured, and drawn at the other speeds that they have.
     """
     if method.is_fine_tuned and layer_decay != LAYER_DECAY:
         name = f"{name}, {LAYERS} {layer_decay:g}"
+    if augment and not method.machine:
+        name += AUGMENTED
     done = {(x["method"], x["kit"], x["seed"], x.get("learned")) for x in results()}
     kits = [kit for kit in np.unique(sounds.groups) if (name, kit, seed, learned) not in done]
     if not kits or (seed and learned is None and method.machine and not method.untrained):  # which draws nothing
@@ -136,7 +148,7 @@ def evaluate(name: str, method: Method, sounds: Sounds, seed: int, learned: int 
                 seed,
                 untrained=method.untrained,
                 layer_decay=layer_decay,
-                augmentation=[FilterAugment()],
+                augmentation=[FilterAugment()] if augment else [],
             )
         line = {"method": name, "kit": str(kit), "seed": seed, "learned": learned, "told": told.tolist()}
         _write(line, (told == sounds.labels[test]).mean())
@@ -171,8 +183,9 @@ def print_table(sounds: Sounds, found: Sequence[dict], known: Mapping[str, Metho
     table.add_row("most frequent class", "", "", *_scores(sounds.labels, [frequent]), "")
     whole = {name: {seed: x for seed, x in guesses.items() if (x >= 0).all()} for name, guesses in told.items()}
     for (name, learned), guesses in whole.items():
-        method = known.get(name.split(f", {LAYERS}")[0], Method())
-        base = {} if method.untrained and not method.machine else whole.get((SCRATCH, learned), {})
+        augmented = AUGMENTED if name.endswith(AUGMENTED) else ""
+        method = known.get(name.removesuffix(AUGMENTED).split(f", {LAYERS}")[0], Method())
+        base = {} if method.untrained and not method.machine else whole.get((SCRATCH + augmented, learned), {})
         better = _better(sounds, list(guesses.values()), list(base.values())) if guesses and base else ""
         if guesses:
             table.add_row(name, str(learned or "all others"), str(len(guesses)), *_scores(sounds.labels, list(guesses.values())), better)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,9 @@ SPEEDS = (0.8, 0.9, 1.1, 1.25)
 """Of the views for training, beside that of the recording: a larger drum is a slower one."""
 
 
-def load(unpacked: Path) -> Sounds:
-    """Read and transform all recordings; their groups are kits."""
-    known, make, others = drums(unpacked), transform(), [transform(speed) for speed in SPEEDS]
+def load(unpacked: Path, speeds: Sequence[float] = ()) -> Sounds:
+    """Read and transform all recordings, and the same at other speeds; their groups are kits."""
+    known, make, others = drums(unpacked), transform(), [transform(speed) for speed in speeds]
     made, views = [], []
     for drum in known:
         samples, rate = make.decode(drum.path.read_bytes())
@@ -27,7 +28,7 @@ def load(unpacked: Path) -> Sounds:
         made.append(make(waveform, torch.Generator(), train=False).values)
         views.append([other(waveform, torch.Generator(), train=True).values for other in others])
     labels, kits = np.array([CLASSES.index(drum.instrument) for drum in known]), np.array([drum.kit for drum in known])
-    return Sounds(made, labels, kits, CLASSES, views)
+    return Sounds(made, labels, kits, CLASSES, views if speeds else ())
 
 
 def spectrum_features(sounds: Sounds) -> np.ndarray:
