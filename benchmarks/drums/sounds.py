@@ -19,7 +19,12 @@ SPEEDS = (0.8, 0.9, 1.1, 1.25)
 
 
 def load(unpacked: Path, speeds: Sequence[float] = ()) -> Sounds:
-    """Read and transform all recordings, and the same at other speeds; their groups are kits."""
+    """Read and transform all recordings; their groups are kits.
+
+    Args:
+        unpacked: folder of the packages (``benchmarks.drums.data``).
+        speeds: at which a recording is transformed besides, for views of training; none: ``others`` stays empty.
+    """
     known, make, others = drums(unpacked), transform(), [transform(speed) for speed in speeds]
     made, views = [], []
     for drum in known:

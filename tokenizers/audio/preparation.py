@@ -159,7 +159,7 @@ class FilterAugment(Preparation):
     """Colour log-mel spectrograms, as other rooms and microphones would: each item gets a random gain of each frequency.
 
     The linear type of FilterAugment (https://arxiv.org/abs/2110.03282): bands of random widths lie side by side, the gain at each border is
-    drawn, and in between it runs straight. Departure: the number of bands is not drawn.
+    drawn, and in between it runs straight. Departures: the number of bands is not drawn, and bands may be of any width.
 
     Args:
         bands: that the frequencies are divided into.
