@@ -1,10 +1,12 @@
 # `make demo` trains on real data and shows what was learned; `make test` runs the tests, `make coverage` says which lines they reach,
 # `make test-slow` runs those that take many minutes.
 # Each makes .venv and installs into it when that was not done yet, or when the lists of packages have changed.
+# Tests keep what Python compiles, even where the environment says not to: they start many processes that import everything.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 INSTALLED := $(VENV)/.installed
+PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(VENV)/bin/python -m pytest
 
 .PHONY: install demo test test-slow coverage lint
 
@@ -20,13 +22,13 @@ demo: $(INSTALLED)
 	$(VENV)/bin/python -m benchmarks.demo.run
 
 test: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -m "not slow" -n 2 --dist loadfile --durations=10
+	$(PYTEST) -m "not slow" -n 2 --dist loadfile --durations=10
 
 test-slow: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -m slow -n 2 --dist loadfile --durations=0
+	$(PYTEST) -m slow -n 2 --dist loadfile --durations=0
 
 coverage: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -m "not slow" -n 2 --dist loadfile --cov --cov-report=term
+	$(PYTEST) -m "not slow" -n 2 --dist loadfile --cov --cov-report=term
 
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .

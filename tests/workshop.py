@@ -19,8 +19,19 @@ ROOT = Path(__file__).resolve().parent.parent
 TOKENIZER = ["--config", str(ROOT / "configs/tokenizer/digits.yaml"), "--trainer.enable_progress_bar", "false", "--trainer.max_epochs", "1"]
 PRETRAIN = ["--config", str(ROOT / "configs/pretrain/demo.yaml"), "--trainer.enable_progress_bar", "false", "--trainer.max_epochs", "1"]
 
+WATCHED = (
+    "--trainer.callbacks",
+    json.dumps(
+        [
+            {"class_path": "PictureLogger"},
+            *({"class_path": "LabelProbe", "init_args": {"modality": x, "labels_per_class": [1, 2], "draws": 1}} for x in ("image", "midi")),
+        ]
+    ),
+)
+"""With the recipe's pictures and probes, but of one draw; five draws take most of the time of a short run."""
+
 UNWATCHED = ("--trainer.callbacks", "null")
-"""Without the recipe's probes and pictures, which take most of the time."""
+"""Without them."""
 
 BRIEF = ("--trainer.limit_train_batches", "2", *UNWATCHED)
 
@@ -57,4 +68,4 @@ def pretrain(folder: Path, run: Path, *more: str) -> int:
     data = json.dumps([str(folder / "shards/digits"), str(folder / "shards/tunes")])
     tokenizer = ["--model.init_args.modalities.image.init_args.tokenizer.init_args.folder", str(folder / "tokenizer/tokenizer")]
     shards = ["--data.init_args.shards", data, "--data.init_args.batch_size", "8"]
-    return main(["fit", *PRETRAIN, *shards, *tokenizer, "--run", str(run), *more])
+    return main(["fit", *PRETRAIN, *shards, *tokenizer, *WATCHED, "--run", str(run), *more])

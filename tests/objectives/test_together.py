@@ -1,7 +1,5 @@
 """What holds for every objective: one exact mean however a batch is split, gradients for all parameters, scores, absent modalities."""
 
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from multimodal.objectives import ClassAggregation, HomologousContrast, LatentTa
 from multimodal.training import MaskedPretraining
 from tests.objectives.pictures import beit_encoder, beit_modality, build, fit, mae_encoder, mae_modality, mixed_modality, picture_batch
 from tests.objectives.pictures import encode as encoded_of
+from tests.ranks import run_script
 from tests.training.conftest import build_model, make_sample
 
 SGD = {
@@ -119,10 +118,8 @@ TRAINED_TWICE = ["beit v2", "data2vec", "adversarial"]
 def trained(tmp_path_factory):
     """A folder with the weights after training on one process and on two, each started once for all models."""
     folder, script = tmp_path_factory.mktemp("trained"), Path(__file__).with_name("ddp_script.py")
-    for devices in ("1", "2"):
-        run = [sys.executable, str(script), str(folder), devices, *TRAINED_TWICE]
-        result = subprocess.run(run, capture_output=True, text=True, timeout=300)
-        assert result.returncode == 0, result.stderr[-3000:]
+    for ranks in (1, 2):
+        run_script(script, str(folder), str(ranks), *TRAINED_TWICE, ranks=ranks)
     return folder
 
 

@@ -1,8 +1,6 @@
 """NaN and infinity stay out of weights, moments and averages; the run says what was wrong and stops in time."""
 
 import csv
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins.precision import MixedPrecision
 
 from multimodal.training.callbacks import FiniteGuard
+from tests.ranks import run_script
 
 STEPS = 6
 
@@ -193,11 +192,10 @@ def test_a_scaler_that_can_go_no_lower_does_not_skip_for_ever(tmp_path, make_mod
 def test_two_processes_skip_together(tmp_path):
     """Rank 1 alone has a loss that is not finite; both name its samples and keep equal weights."""
     script = Path(__file__).parent / "ddp_script.py"
-    result = subprocess.run([sys.executable, str(script), str(tmp_path), "2", "nan"], capture_output=True, text=True, timeout=120)
-    assert result.returncode == 0, result.stderr[-3000:]
+    errors = run_script(script, str(tmp_path), "2", "nan")
     first, second = (torch.load(tmp_path / f"2_{rank}.pt", weights_only=True) for rank in (0, 1))
     assert all(torch.equal(first[name], second[name]) and first[name].isfinite().all() for name in first)
-    assert "step 1 is skipped" in result.stderr and "the loss of 'pairs' is nan; samples sample1, sample2" in result.stderr
+    assert "step 1 is skipped" in errors and "the loss of 'pairs' is nan; samples sample1, sample2" in errors
 
 
 def test_the_counts_are_part_of_a_checkpoint():

@@ -1,8 +1,6 @@
 """Two processes train what one trains: copies of the model (DDP), shards of it (FSDP2), and checkpoints that go from one to the other."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,23 +9,16 @@ from safetensors.torch import load_file
 
 from multimodal.training.checkpoint_files import consolidated_state, find_last, read_checkpoint
 from multimodal.training.sharded_checkpoint import read_sharded
+from tests.ranks import run_script
 
 SCRIPT = Path(__file__).with_name("ranks_script.py")
-TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 EXPERTS = {"kind": "classifier", "encoder": {"num_experts": 2, "class_token": True, "checkpoint_activations": True}}
 FROZEN = {"kind": "classifier", "freeze_layers": 1, "layer_decay": 0.5}
 RARE = {"experts": EXPERTS, "frozen": FROZEN}
 
 
 def start(folder: Path, ranks: int, cases: list[dict]) -> None:
-    run = [
-        *(TORCHRUN if ranks > 1 else []),
-        str(SCRIPT),
-        str(folder),
-        json.dumps([{"ranks": ranks, "clip": 0.5, **case} for case in cases]),
-    ]
-    result = subprocess.run([sys.executable, *run], capture_output=True, text=True, timeout=300)
-    assert result.returncode == 0, result.stderr[-3000:]
+    run_script(SCRIPT, str(folder), json.dumps([{"ranks": ranks, "clip": 0.5, **case} for case in cases]), ranks=ranks)
 
 
 RESUMED = {"epochs": 2, "resume": "shards.ckpt"}

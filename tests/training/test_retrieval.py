@@ -3,8 +3,6 @@
 import csv
 import json
 import math
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -27,11 +25,11 @@ from multimodal.training import Retrieval
 from multimodal.training.retrieval_batch import contents_of
 from multimodal.training.retrieval_losses import InfoNCE, SigmoidLoss
 from multimodal.training.retrieval_scores import RetrievalScores
+from tests.ranks import run_script
 from tests.training.conftest import make_sample
 from tests.training.retrieval_script import build, samples
 
 SCRIPT = Path(__file__).with_name("retrieval_script.py")
-TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 CASES = {"pooled": {}, "late": {"head": "late"}, "sigmoid": {"loss": "sigmoid"}, "frozen": {"freeze_layers": 1}}
 QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
 
@@ -211,9 +209,7 @@ def test_scores_are_of_the_whole_split_and_nothing_without_pairs():
 
 def start(folder: Path, ranks: int) -> None:
     cases = [{"name": f"{name}{ranks}", "ranks": ranks, **case} for name, case in CASES.items()]
-    run = [*(TORCHRUN if ranks > 1 else []), str(SCRIPT), str(folder), json.dumps(cases)]
-    result = subprocess.run([sys.executable, *run], capture_output=True, text=True, timeout=300)
-    assert result.returncode == 0, result.stderr[-3000:]
+    run_script(SCRIPT, str(folder), json.dumps(cases), ranks=ranks)
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,13 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from scipy.stats import norm
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torchmetrics.functional.classification import multilabel_auroc, multilabel_average_precision
 
 from multimodal.training.tag_scores import TagScores, ranking_scores
+from tests.ranks import run_ranks
 
 
 def drawn(samples: int = 40, classes: int = 70, levels: int = 0, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -77,10 +79,9 @@ def test_scores_that_no_class_has_are_left_out():
     assert perfect["mean_roc_auc"] == 1 and "d_prime" not in perfect
 
 
-def one_rank(rank: int, port: int, folder: str) -> None:
-    import torch.distributed as dist
-
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+def one_rank(folder: str) -> None:
+    dist.init_process_group("gloo")
+    rank = dist.get_rank()
     logits, labels = drawn(classes=5)
     metric = TagScores({"labels": 5, "more": 5})
     parts = (slice(0, 7), slice(7, 40))
@@ -92,12 +93,7 @@ def one_rank(rank: int, port: int, folder: str) -> None:
 
 
 def test_ranks_do_not_change_the_scores(tmp_path):
-    import socket
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(one_rank, (port, str(tmp_path)), nprocs=2)
+    run_ranks(one_rank, str(tmp_path))
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
     logits, labels = drawn(classes=5)
     whole = {name: value.item() for name, value in ranking_scores(logits, labels > 0).items()}

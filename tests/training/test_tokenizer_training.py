@@ -1,8 +1,6 @@
 """Training a tokenizer: the loss falls, the folder loads, a collapse is announced."""
 
 import csv
-import subprocess
-import sys
 import warnings
 from functools import partial
 from pathlib import Path
@@ -24,6 +22,7 @@ from multimodal.training import TokenizerTraining
 from multimodal.training.callbacks import PictureLogger, PredictionWriter, StepSeed
 from multimodal.training.checkpoint_contents import check_fits
 from multimodal.training.scores import CodebookUse
+from tests.ranks import run_script
 
 
 def make_batches(with_view: bool = False) -> list:
@@ -300,12 +299,9 @@ def test_statistics_of_another_gain_than_the_transforms_are_refused(mean, gain):
     TokenizerTraining(tokenizer, SpectrogramTransform(features=LogMel(gain=2.0**15 / gain)))
 
 
-@pytest.mark.slow
 def test_processes_agree_on_the_codes_where_one_has_no_items(tmp_path):
     script = Path(__file__).with_name("tokenizer_ranks_script.py")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script), str(tmp_path)]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert result.returncode == 0, result.stderr[-3000:]
+    run_script(script, str(tmp_path))
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
     assert bool(first["quantizer.initialized"]) and first["quantizer.usage"].sum() > 0
     assert all(torch.equal(x, second[name]) for name, x in first.items())

@@ -2,15 +2,14 @@
 
 import importlib.util
 import json
-import os
-import subprocess
-import sys
 from collections import Counter
 from itertools import chain
 from pathlib import Path
 
 import pytest
 import torch
+
+from tests.ranks import run_script
 
 SCRIPT = Path(__file__).with_name("resume_script.py")
 spec = importlib.util.spec_from_file_location("resume_script", SCRIPT)
@@ -150,9 +149,7 @@ def two_ranks(folder, shards, whole):
         "from one, other batches": {"shards": shards, "batch_size": 3, "steps": 20, "checkpoint": start, "num_workers": 2},
     }
     cases = [arguments | {"folder": str(folder / "ranks" / name), "devices": 2} for name, arguments in runs.items()]
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(SCRIPT), json.dumps(cases)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_script(SCRIPT, json.dumps(cases))
     return folder / "ranks"
 
 
