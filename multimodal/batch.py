@@ -15,6 +15,8 @@ from torch import Tensor
 
 SEED_STEP = 0x1E3779B97F4A7C15
 """Between the seeds of the modalities of one sample; odd, so that the seeds of all samples keep apart."""
+VIEW_STEP = 0x27D4EB2F165667C5
+"""Between the seeds of the views of one item; odd, too."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,12 @@ class Items:
         changed = {name: function(value) for name, value in vars(self).items() if isinstance(value, Tensor)}
         return replace(self, **changed)
 
+    def repeated(self, views: int) -> Items:
+        """Return all items ``views`` times, one time after the other; sample n becomes the samples from n ``views`` on."""
+        view = torch.arange(views, device=self.sample.device)[:, None]
+        sample, seed = (self.sample * views + view).flatten(), (self.seed + view * VIEW_STEP).flatten()
+        return replace(self.map_tensors(lambda x: x.repeat(views, *[1] * (x.ndim - 1))), sample=sample, seed=seed)
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -99,11 +107,13 @@ class Batch:
         keys: one per sample; none where all samples of the batch were bad: ranks must have the same number of batches.
         labels: label name -> ``(samples,)`` int64, or where a sample may have several ``(samples, classes)``, 0 and 1; -1 where a sample
             has no such label.
+        views: how many samples in a row are the same one, to be prepared in different ways.
     """
 
     items: Mapping[str, Items]
     keys: tuple[str, ...]
     labels: Mapping[str, Tensor] = field(default_factory=dict)
+    views: int = 1
 
     @property
     def num_samples(self) -> int:
@@ -116,6 +126,16 @@ class Batch:
             items={name: items.map_tensors(function) for name, items in self.items.items()},
             keys=self.keys,
             labels={name: function(label) for name, label in self.labels.items()},
+            views=self.views,
+        )
+
+    def repeated(self, views: int) -> Batch:
+        """Return a batch in which each sample stands ``views`` times, side by side, each time with other seeds."""
+        return Batch(
+            items={name: items.repeated(views) for name, items in self.items.items()},
+            keys=tuple(key for key in self.keys for _ in range(views)),
+            labels={name: label.repeat_interleave(views, 0) for name, label in self.labels.items()},
+            views=self.views * views,
         )
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:

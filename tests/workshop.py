@@ -24,7 +24,10 @@ WATCHED = (
     json.dumps(
         [
             {"class_path": "PictureLogger"},
-            *({"class_path": "LabelProbe", "init_args": {"modality": x, "labels_per_class": [1, 2], "draws": 1}} for x in ("image", "midi")),
+            *(
+                {"class_path": "LabelProbe", "init_args": {"modality": x, "labels_per_class": [1, 2], "draws": 1}}
+                for x in ("image", "midi")
+            ),
         ]
     ),
 )

@@ -1,4 +1,4 @@
-"""Tell drums of kits that were left out, before and after pretraining on sounds without labels: rounds of BEATs, and AudioMAE.
+"""Tell drums of kits that were left out, before and after pretraining on sounds without labels: rounds of BEATs, AudioMAE, and contrast.
 
 ``python -m benchmarks.drums.run [--rounds 3] [--seeds 1] [--kits 3] [METHOD ...]``; data and runs come to data/sounds and runs/drums. What
 is finished is not done again: results are lines of runs/drums/results.jsonl, so the comparison can be stopped and go on, or be shared by
@@ -22,17 +22,17 @@ from rich.table import Table
 from sklearn.metrics import f1_score
 
 from benchmarks.drums import data
-from benchmarks.drums.sounds import SPEEDS, load, spectrum_features
+from benchmarks.drums.sounds import load, spectrum_features
 from benchmarks.sound_classification.methods import LAYER_DECAY, fine_tuned, frozen_features, machine
 from benchmarks.sound_classification.sounds import Sounds
-from multimodal.tokenizers.audio import FilterAugment
+from multimodal.tokenizers.audio import FilterAugment, RandomLinearFader, RandomStretch
 
 RUNS = Path("runs/drums")
-RESULTS, ROUNDS, VALUES_MODEL = RUNS / "results.jsonl", RUNS / "rounds", RUNS / "values_model"
+RESULTS, ROUNDS = RUNS / "results.jsonl", RUNS / "rounds"
 SCRATCH, SPECTRUM, FROZEN = "from scratch", "spectrum, SVM", "frozen, SVM"
 UNTRAINED, LAYERS, AUGMENTED = f"untrained {FROZEN}", "layer decay", ", augmented"
-VALUES = "values"
-"""Of patches, which ``configs/pretrain/audiomae_sounds.yaml`` predicts."""
+RECIPES = {"values": Path("configs/pretrain/audiomae_sounds.yaml"), "contrast": Path("configs/pretrain/contrast_sounds.yaml")}
+"""What is learned of sounds without labels beside rounds of BEATs: the values of hidden patches, and which views are of one sound."""
 DRAWS = 2000
 """Of the recordings, for the spread of a score."""
 
@@ -59,7 +59,7 @@ class Method(NamedTuple):
 def methods_of(rounds: int) -> dict[str, Method]:
     """Return all methods by name, where there are so many rounds."""
     models = {f"round {number}": Method(ROUNDS / f"round_{number}" / "model") for number in range(1, rounds + 1)}
-    models[VALUES] = Method(VALUES_MODEL)
+    models |= {name: Method(_model(name)) for name in RECIPES}
     return {
         SPECTRUM: Method(machine=True),
         UNTRAINED: Method(ROUNDS / "round_1" / "model", machine=True, untrained=True),
@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1, help="of fine-tuning (default: %(default)s)")
     parser.add_argument("--kits", type=int, help="that are learned from, drawn for each that is left out (default: all others)")
     parser.add_argument("--layer-decay", type=float, default=LAYER_DECAY, help="of pretrained encoders (default: %(default)s)")
-    parser.add_argument("--augment", action="store_true", help="fine-tune on sounds that are faster, slower and coloured, too")
+    parser.add_argument("--augment", action="store_true", help="fine-tune on sounds that are stretched, coloured and faded")
     options = parser.parse_args()
     known = methods_of(options.rounds)
     if unknown := [name for name in options.methods if name not in known]:
@@ -85,7 +85,7 @@ def main() -> None:
     names = options.methods or list(known)
     data.main()
     pretrain({known[name].model for name in names}, options.rounds)
-    sounds = load(data.ROOT / "packages" / "unpacked", SPEEDS if options.augment else ())
+    sounds = load(data.ROOT / "packages" / "unpacked")
     for seed in range(options.seeds):
         for name in names:
             evaluate(name, known[name], sounds, seed, options.kits, options.layer_decay, options.augment)
@@ -94,12 +94,17 @@ def main() -> None:
 
 def pretrain(models: set[Path | None], rounds: int) -> None:
     """Make the models that are not there yet."""
-    if models - {None, VALUES_MODEL}:
+    if models - {None, *(_model(name) for name in RECIPES)}:
         _run("tokenizers", "iterate", "--config", "configs/iterate/beats_sounds.yaml", "--rounds", str(rounds), "--run", str(ROUNDS))
-    if VALUES_MODEL in models and not VALUES_MODEL.is_dir():
-        begun = ["--ckpt_path", "last"] if (RUNS / VALUES / "checkpoints" / "last.ckpt").is_file() else []
-        _run("fit", "--config", "configs/pretrain/audiomae_sounds.yaml", "--run", str(RUNS / VALUES), *begun)
-        _run("export", str(RUNS / VALUES), "--format", "multimodal", "--to", str(VALUES_MODEL))
+    for name, recipe in RECIPES.items():
+        if _model(name) in models and not _model(name).is_dir():
+            begun = ["--ckpt_path", "last"] if (RUNS / name / "checkpoints" / "last.ckpt").is_file() else []
+            _run("fit", "--config", str(recipe), "--run", str(RUNS / name), *begun)
+            _run("export", str(RUNS / name), "--format", "multimodal", "--to", str(_model(name)))
+
+
+def _model(name: str) -> Path:
+    return RUNS / f"{name}_model"
 
 
 def _run(*arguments: str) -> None:
@@ -124,7 +129,7 @@ def evaluate(
         seed: of new weights, of batches, and of the kits that are learned from.
         learned: how many kits are learned from; None: all but the one that is left out.
         layer_decay: of an encoder that was pretrained.
-        augment: in fine-tuning, sounds are coloured, and drawn at the other speeds that they have.
+        augment: in fine-tuning, sounds are stretched, coloured and faded.
     """
     if method.is_fine_tuned and layer_decay != LAYER_DECAY:
         name = f"{name}, {LAYERS} {layer_decay:g}"
@@ -148,7 +153,7 @@ def evaluate(
                 seed,
                 untrained=method.untrained,
                 layer_decay=layer_decay,
-                augmentation=[FilterAugment()] if augment else [],
+                augmentation=[RandomStretch(), FilterAugment(), RandomLinearFader()] if augment else [],
             )
         line = {"method": name, "kit": str(kit), "seed": seed, "learned": learned, "told": told.tolist()}
         _write(line, (told == sounds.labels[test]).mean())

@@ -30,25 +30,30 @@ class Sounds(NamedTuple):
         labels: ``(n,)`` int64, numbers of ``classes``.
         groups: ``(n,)`` names: a drum kit, a voice; recordings of one group are alike.
         classes: names.
-        others: of each recording ``(f, m)`` at other speeds, from which views of training are drawn too; none: of no recording.
     """
 
     spectrograms: list[Tensor]
     labels: np.ndarray
     groups: np.ndarray
     classes: Sequence[str]
-    others: Sequence[Sequence[Tensor]] = ()
 
 
-def transform(speed: float = 1.0) -> SpectrogramTransform:
-    """Return how a recording becomes a spectrogram: as in ``configs/transform/sounds.yaml``, but all of it; in training at the speed."""
-    return SpectrogramTransform(AudioTransform(seconds=None, speeds=(speed,)), pad=True)
+def transform() -> SpectrogramTransform:
+    """Return how a recording becomes a spectrogram: as in ``configs/transform/sounds.yaml``, but all of it."""
+    return SpectrogramTransform(AudioTransform(seconds=None), pad=True)
 
 
-def sample(sounds: Sounds, number: int, spectrogram: Tensor | None = None) -> Sample:
-    """Return a recording as a sample; ``spectrogram``: a view of it, None: the whole."""
+def sample(sounds: Sounds, number: int, spectrogram: Tensor | None = None, seed: int = 0) -> Sample:
+    """Return a recording as a sample.
+
+    Args:
+        sounds: all recordings.
+        number: of the recording.
+        spectrogram: a view of it; None: the whole.
+        seed: of what is drawn about it on the device; each view needs one of its own.
+    """
     item = Item(sounds.spectrograms[number] if spectrogram is None else spectrogram, ragged=True)
-    return Sample(str(number), {MODALITY: item}, {LABEL: int(sounds.labels[number])}, number)
+    return Sample(str(number), {MODALITY: item}, {LABEL: int(sounds.labels[number])}, seed)
 
 
 def whole(sounds: Sounds, numbers: Sequence[int], batch_size: int = 64) -> Iterator[Batch]:
@@ -58,7 +63,7 @@ def whole(sounds: Sounds, numbers: Sequence[int], batch_size: int = 64) -> Itera
 
 
 class RandomBatches(IterableDataset):
-    """Endless batches of views: a little louder or quieter, a little later, and at any of the speeds; each class as often as it is.
+    """Endless batches of views, a little louder or quieter and a little later; each class as often as it is.
 
     Args:
         sounds: all recordings.
@@ -77,12 +82,12 @@ class RandomBatches(IterableDataset):
             while len(waiting) < self.batch_size:
                 waiting = np.concatenate([waiting, random.permutation(self.numbers)])
             drawn, waiting = waiting[: self.batch_size], waiting[self.batch_size :]
-            yield collate([sample(self.sounds, int(i), self._view(int(i), random)) for i in drawn])
+            seeds = random.integers(2**62, size=len(drawn))
+            yield collate(
+                [sample(self.sounds, int(i), self._view(int(i), random), int(seed)) for i, seed in zip(drawn, seeds, strict=True)]
+            )
 
     def _view(self, number: int, random: np.random.Generator) -> Tensor:
         spectrogram = self.sounds.spectrograms[number]
-        if self.sounds.others:
-            known = [spectrogram, *self.sounds.others[number]]
-            spectrogram = known[int(random.integers(len(known)))]
         first = int(random.integers(0, max(1, min(LATEST, len(spectrogram) - 16) + 1)))
         return spectrogram[first:] + float(random.uniform(-LOUDER, LOUDER))

@@ -4,6 +4,7 @@ from multimodal.objectives.alignment import Alignment
 from multimodal.objectives.between_times import BetweenTimes
 from multimodal.objectives.class_aggregation import ClassAggregation
 from multimodal.objectives.homologous_contrast import HomologousContrast
+from multimodal.objectives.instance_contrast import InstanceContrast
 from multimodal.objectives.latent_targets import LatentTargets
 from multimodal.objectives.masked_prediction import MaskedPrediction
 from multimodal.objectives.masker_training import MaskerTraining
@@ -19,6 +20,7 @@ __all__ = [
     "EncodedView",
     "EncoderInput",
     "HomologousContrast",
+    "InstanceContrast",
     "LatentTargets",
     "MaskedPrediction",
     "MaskerTraining",

@@ -50,10 +50,12 @@ class MaskedPretraining(EncoderTraining):
             encoder.
         compile_encoder: compile the encoder's layers (``torch.compile``) when a fit starts.
         filling: what ``predict`` hides, fills in and writes to ``RUN/predictions/<modality>/<key>.<extension>``; None: it writes features.
+        views: in so many ways the modalities' ``preparation`` prepares each sample of a step, each a sample of its own; batches count it
+            once. For ``InstanceContrast``, which draws them together.
 
     Raises:
-        ValueError: no modalities, parts of one that do not fit each other, objectives that report under one name, or a filling of what
-            cannot be filled in.
+        ValueError: no modalities, parts of one that do not fit each other, objectives that report under one name, a filling of what
+            cannot be filled in, or fewer than one view.
     """
 
     def __init__(
@@ -66,8 +68,12 @@ class MaskedPretraining(EncoderTraining):
         layer_decay: float | None = None,
         compile_encoder: bool = False,
         filling: Filling | None = None,
+        views: int = 1,
     ) -> None:
         super().__init__(encoder, modalities, optimizer, schedule, layer_decay, compile_encoder)
+        if views < 1:
+            raise ValueError(f"views must be at least 1, got {views}.")
+        self.views = views
         for name, modality in self._modalities.items():
             check_modality(name, modality, encoder.dim)
         _check_together(encoder, self._modalities)
@@ -110,6 +116,10 @@ class MaskedPretraining(EncoderTraining):
         if self.device_mesh is not None and whole:
             raise ValueError(f"{whole[0]} works on whole weights, which no process holds under ModelParallelStrategy: use DDP.")
         super().configure_model()
+
+    def prepared(self, batch: Batch, train: bool) -> Batch:
+        """Return a batch as the base class does; in training of each sample ``views``."""
+        return super().prepared(batch.repeated(self.views) if train and self.views > 1 else batch, train)
 
     def forward(self, batch: Batch) -> EncodedBatch | None:
         """Hide tokens and encode; None for an empty batch."""

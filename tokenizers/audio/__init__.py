@@ -1,5 +1,6 @@
 """Sounds: files to waveforms and spectrograms, and how they enter the encoder."""
 
+from multimodal.tokenizers.audio.augmentation import FilterAugment, NoiseFloor, RandomLinearFader, RandomStretch, SpecAugment
 from multimodal.tokenizers.audio.beats import BeatsTokenizer
 from multimodal.tokenizers.audio.decode import AudioLimits, decode_audio
 from multimodal.tokenizers.audio.deltas import Deltas
@@ -7,7 +8,7 @@ from multimodal.tokenizers.audio.embed import NormedProjection, SpectrogramEmbed
 from multimodal.tokenizers.audio.features import LogMel
 from multimodal.tokenizers.audio.frame_labels import FrameLabelTransform, SegmentReader
 from multimodal.tokenizers.audio.normalization import NormalizeBins
-from multimodal.tokenizers.audio.preparation import CircularShift, FilterAugment, RandomGain, SpecAugment, Spectrograms
+from multimodal.tokenizers.audio.preparation import CircularShift, RandomGain, Spectrograms
 from multimodal.tokenizers.audio.random_projection import RandomProjectionTokenizer
 from multimodal.tokenizers.audio.render import SpectrogramRenderer
 from multimodal.tokenizers.audio.spectrogram import SpectrogramTransform
@@ -23,10 +24,13 @@ __all__ = [
     "FilterAugment",
     "FrameLabelTransform",
     "LogMel",
+    "NoiseFloor",
     "NormalizeBins",
     "NormedProjection",
     "RandomGain",
+    "RandomLinearFader",
     "RandomProjectionTokenizer",
+    "RandomStretch",
     "SegmentReader",
     "SpecAugment",
     "SpectrogramEmbed",
