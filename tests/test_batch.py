@@ -134,3 +134,21 @@ def test_rows_of_several_labels_are_stacked_and_missing_ones_are_minus_one():
     batch = collate(samples)
     assert batch.labels["labels"].tolist() == [[1, 0, 1], [-1, -1, -1], [0, 0, 0]] and batch.labels["labels"].dtype == torch.int64
     assert batch.labels["label"].tolist() == [2, -1, -1] and batch.labels["label"].dtype == torch.int64
+
+
+def test_a_repeated_batch_holds_each_sample_several_times_with_other_seeds():
+    image = [torch.arange(4.0).view(2, 2) + n for n in range(3)]
+    notes = [torch.arange(n + 2) for n in range(3)]
+    items = [{"image": Item(a), "notes": Item(b, ragged=True)} for a, b in zip(image, notes, strict=True)]
+    items[1].pop("image")
+    made = collate([Sample(f"k{n}", own, {"label": n}, seed=n) for n, own in enumerate(items)])
+    twice = made.repeated(2)
+    assert twice.keys == ("k0", "k0", "k1", "k1", "k2", "k2") and twice.views == 2 and twice.repeated(3).views == 6
+    assert twice.labels["label"].tolist() == [0, 0, 1, 1, 2, 2]
+    assert twice.items["image"].sample.tolist() == [0, 4, 1, 5] and twice.items["notes"].sample.tolist() == [0, 2, 4, 1, 3, 5]
+    assert torch.equal(twice.items["image"].values, made.items["image"].values.repeat(2, 1, 1))
+    assert torch.equal(twice.items["notes"].values, made.items["notes"].values.repeat(2))
+    assert twice.items["notes"].lengths.tolist() == [2, 3, 4, 2, 3, 4]
+    assert torch.equal(twice.items["notes"].seed[:3], made.items["notes"].seed)
+    assert len({*twice.items["notes"].seed.tolist(), *twice.items["image"].seed.tolist()}) == 10
+    assert twice.to("cpu").views == 2 and collate([]).repeated(2).num_samples == 0

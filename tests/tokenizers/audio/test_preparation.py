@@ -7,34 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from multimodal.batch import Item, Items, Sample, collate
-from multimodal.tokenizers.audio import (
-    AudioTransform,
-    CircularShift,
-    FilterAugment,
-    RandomGain,
-    SpecAugment,
-    Spectrograms,
-    SpectrogramTransform,
-)
+from multimodal.batch import Items
+from multimodal.tokenizers.audio import AudioTransform, CircularShift, RandomGain, Spectrograms, SpectrogramTransform
 from multimodal.tokenizers.audio.transform import Waveform
-
-
-def sounds(*lengths: int, first: int = 0) -> Items:
-    samples = [torch.randn(length, generator=torch.Generator().manual_seed(length)) for length in lengths]
-    return collate([Sample(str(i), {"sound": Item(x, ragged=True)}, seed=first + i) for i, x in enumerate(samples)]).items["sound"]
-
-
-def pictures(*lengths: int) -> Items:
-    return Spectrograms()(sounds(*lengths), train=True)
-
-
-def split(items: Items) -> list[torch.Tensor]:
-    return list(items.values) if items.lengths is None else list(items.values.split(items.lengths.tolist()))
-
-
-def alone(items: Items, number: int) -> Items:
-    return Items(split(items)[number], items.sample[:1], items.seed[number : number + 1], items.lengths[number : number + 1])
+from tests.tokenizers.audio.made import alone, sounds, split
 
 
 @pytest.mark.parametrize("frames", [None, 40])
@@ -57,12 +33,12 @@ def test_sounds_of_one_length_may_lie_in_rows():
         )
 
 
-STEPS = [CircularShift(), RandomGain(), FilterAugment(), SpecAugment(2, 20, 0.5, 2, 30)]
+STEPS = [CircularShift(), RandomGain()]
 
 
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: type(step).__name__)
 def test_what_an_item_becomes_is_its_own_affair(step):
-    items = pictures(16_000, 4000, 7001) if isinstance(step, FilterAugment | SpecAugment) else sounds(16_000, 4000, 7001)
+    items = sounds(16_000, 4000, 7001)
     together = step(items, train=True)
     assert not torch.equal(together.values, items.values) and torch.equal(together.lengths, items.lengths)
     for number in range(3):
@@ -94,61 +70,11 @@ def test_gains_have_the_moments_of_the_beta_distribution():
         assert gains.var() == pytest.approx(1 / (4 * (2 * concentration + 1)), rel=0.05)
 
 
-def test_bands_are_hidden_by_the_mean_and_no_wider_than_said():
-    items = pictures(*[16_000] * 40)
-    step = SpecAugment(time_masks=1, time_width=30, frequency_masks=1, frequency_width=12)
-    widths: dict[str, set[int]] = {"frames": set(), "bins": set()}
-    for before, after in zip(split(items), split(step(items, train=True)), strict=True):
-        changed = before != after
-        frames, bins = changed.all(1), changed.all(0)
-        assert torch.equal(changed, frames[:, None] | bins)
-        assert torch.allclose(after[changed], before.mean(), atol=1e-4)
-        for axis, hidden in (("frames", frames), ("bins", bins)):
-            places = hidden.nonzero()[:, 0]
-            assert not len(places) or int(places[-1] - places[0]) + 1 == len(places)  # one band
-            widths[axis].add(len(places))
-    assert max(widths["frames"]) <= 30 and len(widths["frames"]) > 12
-    assert max(widths["bins"]) <= 12 and len(widths["bins"]) > 6
-
-
-@settings(deadline=None, max_examples=30)
-@given(st.integers(1, 6), st.integers(2, 128), st.integers(0, 2**40))
-def test_gains_of_frequencies_are_straight_between_few_borders_and_no_larger_than_said(bands, bins, seed):
-    gains = FilterAugment(bands, decibels=6.0).gains(torch.tensor([seed]), bins)[0].double()
-    assert gains.shape == (bins,) and gains.isfinite().all()
-    assert gains.abs().max() <= 6.0 * 0.2302586 + 1e-6
-    bends = gains.diff(n=2).abs() > 1e-4
-    starts = bends.clone()
-    starts[1:] &= ~bends[:-1]  # a border between two bins bends at both
-    assert starts.sum() <= bands - 1
-
-
-def test_gains_of_frequencies_are_drawn_evenly_and_are_the_same_all_along_an_item():
-    gains = FilterAugment(bands=1, decibels=10.0).gains(torch.arange(20_000), 3)
-    assert gains.mean().abs() < 0.02 and gains[:, 0].var().item() == pytest.approx(2.302585**2 / 3, rel=0.03)
-    assert torch.corrcoef(gains[:, [0, 2]].T)[0, 1].abs() < 0.03
-    torch.testing.assert_close(gains[:, 1], (gains[:, 0] + gains[:, 2]) / 2)
-    items = pictures(16_000, 4000)
-    for before, after in zip(split(items), split(FilterAugment()(items, train=True)), strict=True):
-        torch.testing.assert_close(after - before, (after - before)[:1].expand_as(before), atol=1e-4, rtol=0)
-
-
-def test_a_share_of_short_items_is_left():
-    step = SpecAugment(1, 1000, 0.5, 0, 0)
-    items = pictures(*[4000] * 50)
-    hidden = [(before != after).all(1).sum() for before, after in zip(split(items), split(step(items, train=True)), strict=True)]
-    assert max(hidden) <= 11 and min(hidden) == 0  # of 23 frames
-
-
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: Spectrograms(frames=0), "frames must be at least min_frames 16, or null for as many as a sound has, got 0"),
         (lambda: RandomGain(0), "concentration must be at least 1, got 0"),
-        (lambda: FilterAugment(bands=0), "bands must be at least 1 and decibels above 0, got 0 and 6.0"),
-        (lambda: FilterAugment(decibels=-1.0), "bands must be at least 1 and decibels above 0, got 4 and -1.0"),
-        (lambda: SpecAugment(time_width=-3), "masks and widths must be at least 0, got time_width -3"),
-        (lambda: SpecAugment(time_share=0.0), r"time_share must be in \(0, 1\], got 0.0"),
         (lambda: Spectrograms(min_frames=0), "min_frames must be at least 1, got 0"),
     ],
 )
