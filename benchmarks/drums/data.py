@@ -65,16 +65,22 @@ class Drum(NamedTuple):
     instrument: str
 
 
-def drums(unpacked: Path) -> list[Drum]:
-    """Return the recordings whose instrument is known, each once, in a fixed order."""
+def drums(unpacked: Path, shared: bool = False) -> list[Drum]:
+    """Return the recordings whose instrument is known, in a fixed order.
+
+    Args:
+        unpacked: folder of the packages.
+        shared: kits with recordings in common stay apart, each with all of its own; else they count as one, and every recording once.
+    """
     found, seen = [], set()
     for file in sorted(unpacked.glob("usr/share/hydrogen/data/drumkits/*/drumkit.xml")):
         for name, path in _instruments(file):
             instrument = class_of(name)
             content = hashlib.sha256(path.read_bytes()).digest() if path.is_file() else b""
-            if instrument is not None and content and content not in seen:
-                seen.add(content)
-                found.append(Drum(path, SAME_DRUMS.get(file.parent.name, file.parent.name), instrument))
+            kit = file.parent.name if shared else SAME_DRUMS.get(file.parent.name, file.parent.name)
+            if instrument is not None and content and (known := (content, kit if shared else None)) not in seen:
+                seen.add(known)
+                found.append(Drum(path, kit, instrument))
     return found
 
 

@@ -28,7 +28,7 @@ from benchmarks.sound_classification.sounds import Sounds
 from multimodal.tokenizers.audio import FilterAugment, RandomLinearFader, RandomStretch
 
 RUNS = Path("runs/drums")
-RESULTS, ROUNDS = RUNS / "results.jsonl", RUNS / "rounds"
+RESULTS, RESULTS_SHARED, ROUNDS = RUNS / "results.jsonl", RUNS / "results_shared.jsonl", RUNS / "rounds"
 SCRATCH, SPECTRUM, FROZEN = "from scratch", "spectrum, SVM", "frozen, SVM"
 UNTRAINED, LAYERS, AUGMENTED = f"untrained {FROZEN}", "layer decay", ", augmented"
 RECIPES = {"values": Path("configs/pretrain/audiomae_sounds.yaml"), "contrast": Path("configs/pretrain/contrast_sounds.yaml")}
@@ -78,6 +78,7 @@ def main() -> None:
     parser.add_argument("--kits", type=int, help="that are learned from, drawn for each that is left out (default: all others)")
     parser.add_argument("--layer-decay", type=float, default=LAYER_DECAY, help="of pretrained encoders (default: %(default)s)")
     parser.add_argument("--augment", action="store_true", help="fine-tune on sounds that are stretched, coloured and faded")
+    parser.add_argument("--shared", action="store_true", help="kits that share recordings are left out one by one, so these are heard")
     options = parser.parse_args()
     known = methods_of(options.rounds)
     if unknown := [name for name in options.methods if name not in known]:
@@ -85,11 +86,11 @@ def main() -> None:
     names = options.methods or list(known)
     data.main()
     pretrain({known[name].model for name in names}, options.rounds)
-    sounds = load(data.ROOT / "packages" / "unpacked")
+    sounds, file = load(data.ROOT / "packages" / "unpacked", options.shared), RESULTS_SHARED if options.shared else RESULTS
     for seed in range(options.seeds):
         for name in names:
-            evaluate(name, known[name], sounds, seed, options.kits, options.layer_decay, options.augment)
-    print_table(sounds, results(), known)
+            evaluate(file, name, known[name], sounds, seed, options.kits, options.layer_decay, options.augment)
+    print_table(sounds, results(file), known)
 
 
 def pretrain(models: set[Path | None], rounds: int) -> None:
@@ -112,6 +113,7 @@ def _run(*arguments: str) -> None:
 
 
 def evaluate(
+    file: Path,
     name: str,
     method: Method,
     sounds: Sounds,
@@ -123,6 +125,7 @@ def evaluate(
     """Leave out one kit after the other, as far as it is not done yet.
 
     Args:
+        file: of the results.
         name: of the method.
         method: what tells the drums.
         sounds: of all kits.
@@ -135,7 +138,7 @@ def evaluate(
         name = f"{name}, {LAYERS} {layer_decay:g}"
     if augment and not method.machine:
         name += AUGMENTED
-    done = {(x["method"], x["kit"], x["seed"], x.get("learned")) for x in results()}
+    done = {(x["method"], x["kit"], x["seed"], x.get("learned")) for x in results(file)}
     kits = [kit for kit in np.unique(sounds.groups) if (name, kit, seed, learned) not in done]
     if not kits or (seed and learned is None and method.machine and not method.untrained):  # which draws nothing
         return
@@ -156,7 +159,7 @@ def evaluate(
                 augmentation=[RandomStretch(), FilterAugment(), RandomLinearFader()] if augment else [],
             )
         line = {"method": name, "kit": str(kit), "seed": seed, "learned": learned, "told": told.tolist()}
-        _write(line, (told == sounds.labels[test]).mean())
+        _write(file, line, (told == sounds.labels[test]).mean())
 
 
 def _features(method: Method, sounds: Sounds, seed: int) -> np.ndarray:
@@ -172,9 +175,9 @@ def _others(sounds: Sounds, kit: str, seed: int, learned: int | None) -> np.ndar
     return drawn[:learned]
 
 
-def results() -> list[dict]:
+def results(file: Path) -> list[dict]:
     """Return what is done."""
-    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.is_file() else []
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
 
 
 def print_table(sounds: Sounds, found: Sequence[dict], known: Mapping[str, Method]) -> None:
@@ -211,10 +214,10 @@ def _better(sounds: Sounds, guesses: Sequence[np.ndarray], base: Sequence[np.nda
     return f"{gain.mean():+.3f} ± {np.std(draws):.3f}"
 
 
-def _write(line: dict, accuracy: float) -> None:
-    RUNS.mkdir(parents=True, exist_ok=True)
-    with RESULTS.open("a") as file:
-        file.write(json.dumps(line) + "\n")
+def _write(file: Path, line: dict, accuracy: float) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a") as lines:
+        lines.write(json.dumps(line) + "\n")
     print(f"{line['method']}, without {line['kit']}, seed {line['seed']}: {accuracy:.3f}", flush=True)
 
 

@@ -15,13 +15,14 @@ SECONDS = 1.0
 """Of a recording that are used, from its start: a cymbal rings on."""
 
 
-def load(unpacked: Path) -> Sounds:
+def load(unpacked: Path, shared: bool = False) -> Sounds:
     """Read and transform all recordings; their groups are kits.
 
     Args:
         unpacked: folder of the packages (``benchmarks.drums.data``).
+        shared: as of ``benchmarks.drums.data.drums``.
     """
-    known, make, made = drums(unpacked), transform(), []
+    known, make, made = drums(unpacked, shared), transform(), []
     for drum in known:
         samples, rate = make.decode(drum.path.read_bytes())
         made.append(make(Waveform(samples[: int(SECONDS * rate)], rate), torch.Generator(), train=False).values)
