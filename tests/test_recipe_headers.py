@@ -1,6 +1,7 @@
 """The commands at the head of a recipe lead to it: they write the folders that it reads, and point to text that exists."""
 
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -9,14 +10,17 @@ import yaml
 from tests.test_layout import RECIPES, ROOT, class_paths, read_config
 
 
+@cache
 def header_of(path: Path) -> str:
     return "\n".join(line[1:].strip() for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#"))
 
 
+@cache
 def runs() -> dict[str, Path]:
     return {config["run"]: path for path in RECIPES if "run" in (config := yaml.safe_load(path.read_text(encoding="utf-8")))}
 
 
+@cache
 def folders_read(path: Path) -> set[str]:
     """Return the folders of models, tokenizers and teachers that a recipe names."""
     return {settings["folder"] for _, settings in class_paths(read_config(path)) if "folder" in settings}
