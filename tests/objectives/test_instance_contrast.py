@@ -86,7 +86,7 @@ def test_views_of_a_step_have_seeds_of_their_own_and_evaluation_has_one():
     assert made.items["picture"].sample.tolist() == [0, 2, 4, 1, 3, 5]
     assert all(not torch.equal(a, b) for a, b in zip(first, second, strict=True))
     assert torch.equal(batch.items["picture"].values, picture_batch(3).items["picture"].values)  # as it was
-    assert model.prepared(batch, train=False) is not made and model.prepared(batch, train=False).num_samples == 3
+    assert model.prepared(batch, train=False).num_samples == 3
     assert model.objectives[0](encode(model.eval(), batch)) == {}
 
 

@@ -1,6 +1,6 @@
 """Spectrograms as other rooms, microphones and instruments would have them, made where the batch lies.
 
-Letters in shapes: b items, f frames of all items, m mel bins, n places of all items.
+Letters in shapes: b items, f frames of all items, m mel bins, k masks of an item.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 from multimodal.batch import Items
 from multimodal.masking.noise import uniform
 from multimodal.protocols import Preparation
-from multimodal.tokenizers.audio.rows import packed, places
+from multimodal.tokenizers.audio.rows import means, packed, places
 
 TIME, FREQUENCY, FILTER, STRETCH, FADE, FLOOR, FLOOR_NOISE = 103, 104, 105, 106, 107, 108, 109
 """Streams of the noise of an item, apart from those of maskings."""
@@ -69,7 +69,7 @@ class SpecAugment(Preparation):
         hidden_frames = _hidden(items.seed, lengths, widest, self.time_masks, TIME)[item, place]  # f
         bins = torch.full_like(lengths, values.shape[1])
         hidden_bins = _hidden(items.seed, bins, bins.clamp(max=self.frequency_width), self.frequency_masks, FREQUENCY)[item]  # f m
-        mean = values.new_zeros(len(lengths)).index_add_(0, item, values.mean(1)) / lengths
+        mean = means(values, lengths)
         shown = torch.where(hidden_frames[:, None] | hidden_bins, mean[item, None], values)
         return replace(items, values=shown.view(items.values.shape))
 
@@ -130,7 +130,7 @@ class RandomStretch(Preparation):
         min_frames: sounds are not made shorter; a patch of 16 x 16 needs 16.
 
     Raises:
-        ValueError: a factor below 1, or ``min_frames`` below 1.
+        ValueError: a factor below 1, or ``min_frames`` below 1; items whose places have labels, which would stand for other frames.
     """
 
     def __init__(self, time: float = 1.35, frequency: float = 1.15, min_frames: int = 16) -> None:
@@ -145,6 +145,8 @@ class RandomStretch(Preparation):
         """Return the stretched spectrograms; ragged ones have other lengths."""
         if not train:
             return items
+        if items.labels is not None:
+            raise ValueError("RandomStretch moves frames away from the labels of their places: leave it out.")
         values, lengths = packed(items)
         longer, higher = (self.factors(items.seed, part, most) for part, most in ((0, self.time), (1, self.frequency)))
         stretched = (lengths * longer).round().long().clamp(min=self.min_frames) if items.lengths is not None else lengths
@@ -222,7 +224,7 @@ class NoiseFloor(Preparation):
         values, lengths = packed(items)
         item, place = places(lengths)
         chosen, level = (uniform(items.seed, torch.full_like(items.seed, part), FLOOR) for part in (0, 1))
-        mean = values.new_zeros(len(lengths)).index_add_(0, item, values.mean(1)) / lengths
+        mean = means(values, lengths)
         level = mean + (self.lowest + level * (self.highest - self.lowest)) * NEPERS
         level = level.masked_fill(chosen >= self.probability, -torch.inf)
         bins = values.shape[1]

@@ -1,6 +1,6 @@
-"""Sounds on the device: augmentation of waveforms, their spectrograms, and augmentation of these, for all items of a batch at once.
+"""Sounds on the device: augmentation of waveforms, and their spectrograms, for all items of a batch at once.
 
-Letters in shapes: b items, n samples of all items, f frames of all items, m mel bins, k masks of an item.
+Letters in shapes: b items, n samples of all items, f frames of all items, m mel bins.
 """
 
 from __future__ import annotations

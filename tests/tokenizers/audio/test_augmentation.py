@@ -120,6 +120,13 @@ def test_short_sounds_are_not_made_shorter_than_a_patch():
     assert made.lengths.min() == 16 and made.lengths.max() > 24
 
 
+def test_labels_of_places_are_not_left_behind():
+    items = replace(pictures(4000), labels=torch.zeros(23, dtype=torch.int64))
+    with pytest.raises(ValueError, match="RandomStretch moves frames away from the labels of their places"):
+        RandomStretch()(items, train=True)
+    assert RandomStretch()(items, train=False) is items
+
+
 def test_a_fade_runs_straight_from_its_first_gain_to_its_last():
     items = pictures(*[16_000] * 60)
     gains = torch.stack(
